@@ -1,0 +1,136 @@
+"""Console script `audit`: trust nothing, read one file, say what it shows."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from audit.report import Check, Finding, Report
+from audit.verify import Progress, verify
+from ledger.keys import KeyFault, VerifierKey
+from ledger.locks import LedgerError
+
+SHOWN = 20
+"""Findings of one check that are printed; --json has more."""
+WIDTH_PIPED = 160
+LINE_CHARS = 600
+
+
+class KeyText(click.ParamType[VerifierKey]):
+    """A verifier key as text, or a file with one in it."""
+
+    name = "key"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> VerifierKey:
+        try:
+            return VerifierKey.parse(value if "+" in value else Path(value).read_text().strip())
+        except (KeyFault, OSError, UnicodeDecodeError) as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def cli() -> None:
+    """Check a ledger that somebody else wrote, offline and without trusting them.
+
+    Example: audit verify demo.db
+    """
+
+
+@cli.command("verify")
+@click.argument("ledger", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--evaluator-key", type=KeyText(), metavar="KEY", help="Accept scores signed with this key only.")
+def verify_command(ledger: Path, as_json: bool, evaluator_key: VerifierKey | None) -> None:
+    """Rebuild and check everything that a ledger claims.
+
+    Exit code 0 where it is sound (notes allowed), 1 where something was found, 2 where it cannot be read.
+
+    Example: audit verify demo.db
+    """
+    with _bar() as progress:
+        report = verify(ledger, evaluator_key, progress)
+    if as_json:
+        click.echo(json.dumps(report.as_dict(), indent=2))
+    else:
+        _print(report)
+    raise SystemExit(0 if report.sound else 1)
+
+
+def main() -> None:
+    """Console script: what cannot be read ends in one line and exit code 2, a bug in a traceback for its report."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        raise SystemExit(stop.exit_code) from None
+    except click.Abort:
+        raise SystemExit(130) from None
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+    except (LedgerError, OSError) as error:
+        click.echo(f"audit: {' '.join(str(error).split())}", err=True)
+        raise SystemExit(2) from None
+
+
+def _print(report: Report) -> None:
+    console = Console(width=None if sys.stdout.isatty() else WIDTH_PIPED, highlight=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name, right in (("check", False), ("checked", True), ("findings", True), ("notes", True), ("proves", False)):
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "proves")
+    for check in report.checks:
+        found = Text(f"{check.errors:,}", style="bold red" if check.errors else "green")
+        table.add_row(check.name, f"{check.checked:,}", found, f"{check.notes:,}", check.proves)
+    console.print(table)
+    for check in report.checks:
+        _print_findings(check)
+    _print_missing(report)
+    click.echo(report.conclusion)
+
+
+def _print_findings(check: Check) -> None:
+    for finding in check.findings[:SHOWN]:
+        click.echo(_line(finding))
+    if (more := check.errors + check.notes - SHOWN) > 0:
+        click.echo(f"{check.name}: {more:,} more like these; --json lists them")
+
+
+def _line(finding: Finding) -> str:
+    line = str(finding)
+    return line if len(line) <= LINE_CHARS else f"{line[:LINE_CHARS]}… ({len(line):,} characters)"
+
+
+def _print_missing(report: Report) -> None:
+    missing = [(check.name, what, times) for check in report.checks for what, times in check.not_recorded.items()]
+    for name, what, times in missing:
+        click.echo(f"not recorded: {name}: {what}" + (f" ({times:,} times)" if times > 1 else ""))
+    if missing:
+        click.echo()
+
+
+@contextmanager
+def _bar() -> Iterator[Progress | None]:
+    """A bar on stderr, where that is a terminal and the work takes more than a moment."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (TextColumn("checking events"), BarColumn(), MofNCompleteColumn())
+    with ProgressBar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Every digest in an event that names a blob names one that is in the ledger."""
+
+import json
+from typing import ClassVar
+
+from audit.file import BlobError
+from audit.report import Check
+from audit.trajectory import Case, Step
+
+BLOBS: dict[str, tuple[str, ...]] = {
+    "diff_submitted": ("diff",),
+    "lineage_viewed": ("view",),
+    "model_called": ("request", "response"),
+    "record_imported": ("raw",),
+    "run_finished": ("log",),
+}
+"""Event type -> fields of its body that name a blob."""
+RECIPES: dict[str, tuple[str, ...]] = {
+    "baseline_measured": ("recipe",),
+    "campaign_started": ("recipe",),
+    "certification_recorded": ("recipe",),
+    "diff_submitted": ("parent_recipe", "recipe"),
+    "run_started": ("recipe",),
+    "score_recorded": ("recipe",),
+}
+"""Fields that name the manifest of a recipe: it and all its files are blobs."""
+NOT_STORED: dict[str, tuple[str, ...]] = {
+    "checkpoint_signed": ("root",),
+    "diff_submitted": ("program",),
+    "record_imported": ("source_digest",),
+    "run_finished": ("artifact",),
+    "score_recorded": ("artifact",),
+}
+"""Digests of things that a ledger does not hold."""
+
+
+class References:
+    """Presence only: that a blob's content is what its digest says, the check of the blobs shows."""
+
+    name: ClassVar[str] = "references"
+    proves: ClassVar[str] = (
+        "every blob that an event names is there: contracts, recipes, diffs, logs, views, model calls"
+    )
+
+    def __init__(self, case: Case, check: Check) -> None:
+        self._file, self._check = case.file, check
+        self._whole: set[str] = set()
+        """Recipes whose manifest and files are all there."""
+
+    def see(self, step: Step) -> None:
+        body = step.event.body
+        for field in BLOBS.get(step.event.type, ()):
+            self._expect(step, field, getattr(body, field))
+        for field in RECIPES.get(step.event.type, ()):
+            self._expect_recipe(step, field, getattr(body, field))
+        if step.event.type == "run_finished" and getattr(body, "artifact", None) is not None:
+            self._check.missed("trained artifacts and predictions: a digest of the artifact is all there is")
+
+    def _expect(self, step: Step, field: str, digest: str) -> bool:
+        self._check.checked += 1
+        try:
+            if self._file.holds(digest):
+                return True
+            self._check.fault(step.place, f"{field}: expected blob {digest}, it is not in the ledger")
+        except BlobError as error:
+            self._check.fault(step.place, f"{field}: blob {digest}: {error}")
+        return False
+
+    def _expect_recipe(self, step: Step, field: str, digest: str) -> None:
+        if digest in self._whole or not self._expect(step, field, digest):
+            return
+        try:
+            listed = json.loads(self._file.blob(digest))
+            files = {str(path): bytes.fromhex(content).hex() for path, content in listed.items()}
+        except (BlobError, ValueError, AttributeError, TypeError) as error:
+            self._check.fault(step.place, f"{field}: expected blob {digest} to be a manifest: {error}")
+            return
+        found = [self._expect(step, f"{field}, file {path}", content) for path, content in files.items()]
+        if all(found):
+            self._whole.add(digest)

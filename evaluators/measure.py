@@ -1,0 +1,292 @@
+"""The measuring process: holds hidden data and the evaluator's key, computes metrics from predictions, and signs."""
+
+import base64
+import importlib.metadata
+import importlib.util
+import io
+import json
+import math
+import os
+import platform
+import secrets
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self, TextIO, cast
+
+import numpy as np
+
+from evaluators.signing import sign
+from evaluators.task import Task, TaskError, Violation
+from ledger.events import Epoch, ScoreRecorded, decimal
+from ledger.keys import SigningKey
+from ledger.recipes import digest_of, manifest
+from ledger.vocabulary import FailureLabel, Trust
+
+PACKAGES = ("numpy", "scipy", "scikit-learn", "torch")
+"""Libraries whose version can move a metric: part of the environment digest."""
+
+
+class MeasurementError(Exception):
+    """The measuring process failed: an infrastructure failure, never the recipe's."""
+
+
+class MeasuringCode(Protocol):
+    """What a task's measuring module defines."""
+
+    def prepare(self, public: Path, hidden: Path) -> None:
+        """Write training data to `public` and everything the recipe must not see to `hidden`."""
+        ...
+
+    def challenges(self, hidden: Path, nonce: int) -> list[np.ndarray]:
+        """Inputs for fresh prediction processes, one each."""
+        ...
+
+    def score(self, hidden: Path, nonce: int, outputs: list[np.ndarray]) -> dict[str, float]:
+        """Metrics from the predictions. Raises Violation."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunClaim:
+    """What the supervisor asks to be scored: identity of the run, and the runner's facts by metric name."""
+
+    campaign: str
+    trial: int
+    run: int
+    seed: int
+    nonce: int
+    recipe: str
+    artifact: str
+    facts: Mapping[str, float]
+    answers: tuple[str, ...]
+    """Paths of the prediction files (.npy)."""
+
+
+def environment() -> dict[str, str]:
+    """What else can move a metric: interpreter, libraries, processor."""
+    found = {
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+    }
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def environment_digest(facts: Mapping[str, str]) -> str:
+    """Digest of the environment, as JSON with sorted keys."""
+    return digest_of(json.dumps(dict(facts), sort_keys=True).encode())
+
+
+class Evaluator:
+    """One task's instrument: prepared data, measuring code, key."""
+
+    def __init__(self, task: Task, public: Path, hidden: Path, key: SigningKey) -> None:
+        self._task, self._hidden, self._key = task, hidden, key
+        self._code = _load(task.folder / task.contract.evaluator.module)
+        self._code.prepare(public, hidden)
+        files = {
+            f"{place}/{path.relative_to(folder).as_posix()}": path.read_bytes()
+            for place, folder in (("public", public), ("hidden", hidden))
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+        self.epoch = Epoch(
+            task=task.contract.digest,
+            evaluator=task.evaluator_digest(),
+            data=digest_of(manifest(files)),
+            environment=environment_digest(environment()),
+        )
+
+    def challenges(self) -> tuple[int, list[bytes]]:
+        """A fresh nonce and the challenges that it draws, as .npy files."""
+        nonce = secrets.randbelow(2**53)
+        return nonce, [_npy(array) for array in self._code.challenges(self._hidden, nonce)]
+
+    def score(self, claim: RunClaim) -> ScoreRecorded:
+        """The signed score of one run. Raises Violation where the predictions earn a failure label."""
+        outputs = [_answer(Path(path)) for path in claim.answers]
+        metrics = {**self._code.score(self._hidden, claim.nonce, outputs), **claim.facts}
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise Violation(FailureLabel.NONFINITE_METRIC, f"metric {name} is {value}")
+        unsigned = ScoreRecorded(
+            run=claim.run,
+            seed=claim.seed,
+            metrics={name: decimal(value) for name, value in sorted(metrics.items())},
+            trust=Trust.MEASURED,
+            nonce=claim.nonce,
+            recipe=claim.recipe,
+            artifact=claim.artifact,
+            epoch=self.epoch,
+            signature="",
+        )
+        return unsigned.model_copy(update={"signature": sign(self._key, claim.campaign, claim.trial, unsigned)})
+
+
+class MeasuringProcess:
+    """The supervisor's end of a measuring process: JSON lines over pipes, nothing shared but files named in them."""
+
+    def __init__(self, task: Task, public: Path, hidden: Path, key: Path, log: Path) -> None:
+        command = [sys.executable, "-I", "-m", "evaluators.measure"]
+        # An allow list: the measuring process gets neither API keys nor the user's Python settings.
+        allowed = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TZ") if name in os.environ}
+        with log.open("ab") as stderr:
+            self._process = subprocess.Popen(
+                [*command, str(task.folder.absolute()), str(public), str(hidden), str(key)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                env={**allowed, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                start_new_session=True,
+            )
+        self._log = log
+        ready = self._receive()
+        self.epoch = Epoch.model_validate_json(json.dumps(ready["epoch"]))
+
+    def challenges(self) -> tuple[int, tuple[bytes, ...]]:
+        """Nonce and challenges of the next run. Raises MeasurementError."""
+        answer = self._ask({"op": "challenges"})
+        return answer["nonce"], tuple(base64.b64decode(part) for part in answer["challenges"])
+
+    def score(self, claim: RunClaim) -> ScoreRecorded:
+        """The signed score. Raises Violation for what the recipe did, MeasurementError for everything else."""
+        fields = {**claim.__dict__, "facts": dict(claim.facts)}
+        answer = self._ask({"op": "score", "claim": fields})
+        if "violation" in answer:
+            raise Violation(answer["violation"]["label"], answer["violation"]["detail"])
+        return ScoreRecorded.model_validate_json(json.dumps(answer["score"]))
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, request: Mapping[str, object]) -> dict[str, Any]:
+        pipe = cast(TextIO, self._process.stdin)
+        try:
+            pipe.write(json.dumps(request) + "\n")
+            pipe.flush()
+        except BrokenPipeError as error:
+            raise self._died() from error
+        return self._receive()
+
+    def _receive(self) -> dict[str, Any]:
+        line = cast(TextIO, self._process.stdout).readline()
+        if not line:
+            raise self._died()
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise MeasurementError(answer["error"])
+        return answer
+
+    def _died(self) -> MeasurementError:
+        code = self._process.wait()
+        tail = self._log.read_text(errors="replace").strip().splitlines()[-1:] or ["it printed nothing"]
+        return MeasurementError(f"the measuring process ended with exit code {code}: {tail[0]}")
+
+
+def serve(evaluator: Evaluator, requests: TextIO, answers: TextIO) -> None:
+    """Answer requests until the pipe closes. A failure of the instrument is told, never guessed around."""
+    _tell(answers, {"epoch": evaluator.epoch.model_dump()})
+    for line in requests:
+        request = json.loads(line)
+        try:
+            _tell(answers, _answered(evaluator, request))
+        except Violation as violation:
+            _tell(answers, {"violation": {"label": violation.label, "detail": violation.detail}})
+        except Exception as error:  # the process boundary: the supervisor records it as an infrastructure failure
+            _tell(answers, {"error": f"{type(error).__name__}: {error}"})
+
+
+def _answered(evaluator: Evaluator, request: dict[str, Any]) -> dict[str, Any]:
+    match request["op"]:
+        case "challenges":
+            nonce, arrays = evaluator.challenges()
+            return {"nonce": nonce, "challenges": [base64.b64encode(array).decode() for array in arrays]}
+        case "score":
+            claim = RunClaim(**{**request["claim"], "answers": tuple(request["claim"]["answers"])})
+            return {"score": evaluator.score(claim).model_dump(mode="json")}
+    raise ValueError(f"unknown request {request['op']!r}")
+
+
+def _answer(path: Path) -> np.ndarray:
+    """A prediction file, mapped into memory. Raises Violation where it is not one plain .npy array."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise Violation(FailureLabel.NO_METRIC, f"expected an .npy array of predictions: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise Violation(FailureLabel.NO_METRIC, f"expected an .npy array of predictions, found {type(array).__name__}")
+    return array
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _load(path: Path) -> MeasuringCode:
+    spec = importlib.util.spec_from_file_location("labtrail_task_measure", path)
+    if spec is None or spec.loader is None:
+        raise TaskError(f"{path}: expected a Python module with prepare, challenges and score")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name in ("prepare", "challenges", "score"):
+        if not callable(getattr(module, name, None)):
+            raise TaskError(f"{path}: expected a function {name}, found none")
+    return cast(MeasuringCode, module)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _tell(answers: TextIO, message: Mapping[str, object]) -> None:
+    answers.write(json.dumps(message) + "\n")
+    answers.flush()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`python -m evaluators.measure TASK PUBLIC HIDDEN KEY`, started by MeasuringProcess."""
+    task, public, hidden, key = (Path(argument) for argument in arguments)
+    # What measuring code prints must not be taken for an answer.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    try:
+        evaluator = Evaluator(Task.load(task), public, hidden, SigningKey.load(key))
+    except Exception as error:  # the process boundary, as in `serve`
+        _tell(answers, {"error": f"{type(error).__name__}: {error}"})
+        return
+    serve(evaluator, sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,399 @@
+"""An event, the exact bytes that are hashed for it, and the way back, upcasting old versions; no I/O."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from functools import lru_cache
+from json.encoder import encode_basestring
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+from uuid6 import uuid7
+
+from ledger.bodies import (
+    BODIES,
+    CATALOGUE,
+    MAX_SAFE_INTEGER,
+    BaselineMeasured,
+    Body,
+    CampaignResumed,
+    CampaignStarted,
+    CampaignStopped,
+    CertificationRecorded,
+    CheckpointSigned,
+    CorrectionRecorded,
+    Count,
+    Decimal,
+    DiffSubmitted,
+    Digest,
+    Epoch,
+    FailureLabelled,
+    HypothesisProposed,
+    LineageViewed,
+    ModelCalled,
+    Part,
+    ProcessFacts,
+    RecordImported,
+    ReplicateRequested,
+    RunFinished,
+    RunStarted,
+    ScoreRecorded,
+    Seconds,
+    SessionEnded,
+    SessionStarted,
+    Summary,
+    TrialAbandoned,
+    TrialRejected,
+    VerdictReached,
+    decimal,
+)
+from ledger.vocabulary import Role
+
+__all__ = [
+    "BODIES",
+    "CATALOGUE",
+    "MAX_ENTRY_BYTES",
+    "MAX_SAFE_INTEGER",
+    "UPCASTERS",
+    "BaselineMeasured",
+    "Body",
+    "CampaignResumed",
+    "CampaignStarted",
+    "CampaignStopped",
+    "CertificationRecorded",
+    "CheckpointSigned",
+    "CorrectionRecorded",
+    "Count",
+    "Decimal",
+    "DiffSubmitted",
+    "Digest",
+    "Draft",
+    "Epoch",
+    "Event",
+    "EventError",
+    "FailureLabelled",
+    "HypothesisProposed",
+    "LineageViewed",
+    "ModelCalled",
+    "Part",
+    "ProcessFacts",
+    "RecordImported",
+    "ReplicateRequested",
+    "RunFinished",
+    "RunStarted",
+    "ScoreRecorded",
+    "Seconds",
+    "SessionEnded",
+    "SessionStarted",
+    "Summary",
+    "TrialAbandoned",
+    "TrialRejected",
+    "VerdictReached",
+    "decimal",
+    "decode",
+    "encode",
+]
+
+MAX_ENTRY_BYTES = 65_535  # an entry of the C2SP tlog-tiles format has a 16-bit length
+
+
+class EventError(ValueError):
+    """An entry is not a known event; the message names the type, version or field at fault."""
+
+
+def _gained(name: str, value: object) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """An upcaster for a version that gained one field, and what its absence meant before."""
+
+    def upcast(body: dict[str, Any]) -> dict[str, Any]:
+        if name in body:
+            raise EventError(f"unknown field {name!r}: it came with a later version")
+        return {**body, name: value}
+
+    return upcast
+
+
+UPCASTERS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {
+    ("run_finished", 1): _gained("accelerator_peak_bytes", None),
+}
+"""(type, version) -> the body of the next version. Runs on read; a stored entry is never rewritten."""
+
+# Printable, without quotes and backslashes: an id is the same text in JSON, in SQL and on a terminal.
+_ID = re.compile(r"[!#-\[\]-~]{1,200}")
+# No control characters, which SQLite's text functions cut at, and no lone surrogates, which are not UTF-8.
+_NAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,200}")
+_ACTOR = re.compile(rf"(?:{'|'.join(Role)}):[^\s:\x00-\x1f\x7f\ud800-\udfff][^\x00-\x1f\x7f\ud800-\udfff]{{0,99}}")
+_RECORDED_AT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z")
+_HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An event before the log has given it a place.
+
+    `id` is the idempotency key: appending a draft whose id is in the log is a no-op. `blobs` are the bytes
+    that the body names by digest and that are stored with the event. Raises ValueError for a field that could
+    not be read back.
+    """
+
+    body: Body
+    actor: str
+    campaign: str | None = None
+    trial: int | None = None
+    blobs: tuple[bytes, ...] = ()
+    id: str = field(default_factory=lambda: str(uuid7()))
+
+    def __post_init__(self) -> None:
+        if fault := _fault_of_place(self.id, self.campaign, self.trial, self.actor):
+            raise ValueError(fault)
+
+
+@dataclass(frozen=True)
+class Event:
+    """An event with its place in the log."""
+
+    seq: int
+    id: str
+    type: str
+    version: int
+    """As stored; `body` is of the type's latest version."""
+    campaign: str | None
+    trial: int | None
+    actor: str
+    recorded_at: str
+    """UTC, ISO 8601 with microseconds and `Z`."""
+    prev: str
+    """Leaf hash of the event before, hexadecimal; the ledger's genesis value for seq 0."""
+    blobs: Mapping[str, str]
+    """Content digest -> SHA-256 of the stored frame, for blobs first stored with this event."""
+    body: Body
+
+    @classmethod
+    def at(cls, draft: Draft, seq: int, recorded_at: str, prev: str, blobs: Mapping[str, str]) -> "Event":
+        """The event that `draft` becomes at this place."""
+        return _event(
+            seq=seq,
+            id=draft.id,
+            type=draft.body.TYPE,
+            version=draft.body.VERSION,
+            campaign=draft.campaign,
+            trial=draft.trial,
+            actor=draft.actor,
+            recorded_at=recorded_at,
+            prev=prev,
+            blobs=blobs,
+            body=draft.body,
+        )
+
+
+def _event(**fields: Any) -> Event:
+    # A frozen dataclass sets its fields one by one, which costs as much as hashing the entry.
+    event = object.__new__(Event)
+    object.__setattr__(event, "__dict__", fields)
+    return event
+
+
+_ENVELOPE: dict[str, tuple[type, ...]] = {
+    "seq": (int,),
+    "id": (str,),
+    "type": (str,),
+    "version": (int,),
+    "campaign": (str, type(None)),
+    "trial": (int, type(None)),
+    "actor": (str,),
+    "recorded_at": (str,),
+    "prev": (str,),
+    "blobs": (dict,),
+    "body": (dict,),
+}
+_HEADS = {model: f'"type":"{model.TYPE}","version":{model.VERSION},"campaign":' for model in BODIES}
+
+
+def encode(draft: Draft, seq: int, recorded_at: str, prev: str, blobs: Mapping[str, str]) -> bytes:
+    """The entry: UTF-8 JSON without insignificant whitespace, in the order of `Event`'s fields.
+
+    Raises EventError where the entry would be larger than MAX_ENTRY_BYTES (large content belongs in a blob),
+    or where a text of the body is not Unicode.
+    """
+    campaign = "null" if draft.campaign is None else encode_basestring(draft.campaign)
+    trial = "null" if draft.trial is None else draft.trial
+    stored = ",".join([f'"{digest}":"{frame}"' for digest, frame in blobs.items()])
+    head = (
+        f'{{"seq":{seq},"id":"{draft.id}",{_HEADS[type(draft.body)]}{campaign},"trial":{trial},'
+        f'"actor":{encode_basestring(draft.actor)},"recorded_at":"{recorded_at}","prev":"{prev}",'
+        f'"blobs":{{{stored}}},"body":'
+    )
+    try:
+        entry = b"%b%b}" % (head.encode(), draft.body.__pydantic_serializer__.to_json(draft.body))
+    except PydanticSerializationError as error:
+        raise EventError(f"{draft.body.TYPE}: the body cannot be written as JSON: {error}") from error
+    if len(entry) > MAX_ENTRY_BYTES:
+        raise EventError(
+            f"expected an entry of at most {MAX_ENTRY_BYTES:,} bytes, found {len(entry):,} in a "
+            f"{draft.body.TYPE}; store the large field as a blob"
+        )
+    return entry
+
+
+def decode(entry: bytes) -> Event:
+    """Parse one entry strictly, upcasting old versions.
+
+    Raises EventError naming what is wrong: not JSON, duplicate or unknown keys, an unknown type or version,
+    a body field that is missing, unknown or out of range.
+    """
+    return _decode_canonical(entry) or _decode_any(entry)
+
+
+_PAIR = r'"[0-9a-f]{64}":"[0-9a-f]{64}"'
+_WORD = r"[!#-Z^-~\[\] ]"  # ASCII that stands for itself in JSON; names with other characters take the slow path
+_CANONICAL = re.compile(
+    r'\{"seq":(0|[1-9][0-9]{0,14}),"id":"([!#-\[\]-~]{1,200})","type":"([a-z_]+)","version":([1-9][0-9]{0,3}),'
+    rf'"campaign":(?:null|"({_WORD}{{1,200}})"),"trial":(?:null|(0|[1-9][0-9]{{0,14}})),'
+    rf'"actor":"((?:{"|".join(Role)}):(?![: ]){_WORD}{{1,100}})",'
+    r'"recorded_at":"(([0-9]{4}-[0-9]{2}-[0-9]{2})T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z)",'
+    rf'"prev":"([0-9a-f]{{64}})","blobs":\{{((?:{_PAIR}(?:,{_PAIR})*)?)\}},"body":'
+)
+
+
+def _decode_canonical(entry: bytes) -> Event | None:
+    """The event, where the entry is byte for byte what `encode` writes for it today; None for all else.
+
+    That a body serialises to the bytes it came from proves what a parser does not tell: no key stands there
+    twice, no number was rounded, no field has been left to its default.
+    """
+    try:
+        match = _CANONICAL.match(entry.decode())
+        if match is None:
+            return None
+        seq, id_, kind, version, campaign, trial, actor, recorded_at, day, prev, pairs = match.groups()
+        model = CATALOGUE.get(kind)
+        if model is None or int(version) != model.VERSION or not _is_day(day) or entry[-1:] != b"}":
+            return None
+        written = entry[match.end() : -1]  # what comes before is ASCII: characters are bytes
+        body = model.__pydantic_validator__.validate_json(written)
+    except ValueError:
+        return None
+    blobs = _pairs(pairs) if pairs else {}
+    if blobs is None or model.__pydantic_serializer__.to_json(body) != written:
+        return None
+    return _event(
+        seq=int(seq),
+        id=id_,
+        type=kind,
+        version=model.VERSION,
+        campaign=campaign,
+        trial=None if trial is None else int(trial),
+        actor=actor,
+        recorded_at=recorded_at,
+        prev=prev,
+        blobs=blobs,
+        body=body,
+    )
+
+
+def _pairs(text: str) -> dict[str, str] | None:
+    """{digest: frame digest} from canonical pairs; None where a digest stands there twice."""
+    pairs = [(pair[1:65], pair[68:132]) for pair in text.split(",")]
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else None
+
+
+def _decode_any(entry: bytes) -> Event:
+    try:
+        envelope = json.loads(
+            entry.decode(), object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant, parse_int=_safe_int
+        )
+    except EventError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise EventError(f"expected a JSON object in UTF-8, found bytes that do not parse: {error}") from error
+    if not isinstance(envelope, dict):
+        raise EventError(f"expected a JSON object, found {type(envelope).__name__}")
+    _check_envelope(envelope)
+    return _event(**{**envelope, "body": _parse_body(envelope["type"], envelope["version"], envelope["body"])})
+
+
+def _parse_body(kind: str, version: int, body: dict[str, Any]) -> Body:
+    model = CATALOGUE.get(kind)
+    if model is None:
+        raise EventError(f"unknown event type {kind!r}; a newer version of labtrail may have written it")
+    if not 1 <= version <= model.VERSION:
+        raise EventError(f"unknown version {version} of {kind}; this program knows 1 to {model.VERSION}")
+    try:
+        for old in range(version, model.VERSION):
+            body = UPCASTERS[kind, old](body)
+        # Python mode would refuse a list where a tuple stands; JSON mode is strict about everything else.
+        parsed = model.model_validate_json(json.dumps(body))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "body"
+        raise EventError(f"{kind} version {version}, field {place}: {first['msg']}") from error
+    except EventError as error:
+        raise EventError(f"{kind} version {version}, {error}") from error
+    if missing := [name for name in model.model_fields if name not in parsed.model_fields_set]:
+        raise EventError(f"{kind} version {version}, field {missing[0]}: Field required")
+    return parsed
+
+
+def _check_envelope(envelope: dict[str, Any]) -> None:
+    if unknown := sorted(envelope.keys() - _ENVELOPE.keys()):
+        raise EventError(f"unknown field {unknown[0]!r} in the envelope")
+    for name, kinds in _ENVELOPE.items():
+        if name not in envelope:
+            raise EventError(f"field {name!r} is missing in the envelope")
+        if type(envelope[name]) not in kinds:
+            raise EventError(f"field {name!r} of the envelope: expected {kinds[0].__name__}, found {envelope[name]!r}")
+    place = (envelope["id"], envelope["campaign"], envelope["trial"], envelope["actor"])
+    if fault := _fault_of_place(*place):
+        raise EventError(f"field of the envelope: {fault}")
+    if envelope["seq"] < 0:
+        raise EventError(f"field 'seq' of the envelope: expected 0 or more, found {envelope['seq']}")
+    if not _RECORDED_AT.fullmatch(envelope["recorded_at"]) or not _is_day(envelope["recorded_at"][:10]):
+        raise EventError(f"field 'recorded_at' of the envelope: expected UTC, found {envelope['recorded_at']!r}")
+    for digest in (envelope["prev"], *envelope["blobs"].keys(), *envelope["blobs"].values()):
+        if not isinstance(digest, str) or not _HEX_DIGEST.fullmatch(digest):
+            raise EventError(f"expected a SHA-256 digest in the envelope, found {digest!r}")
+
+
+def _fault_of_place(id_: object, campaign: object, trial: object, actor: object) -> str | None:
+    """What is wrong with the fields that a caller chooses; None where nothing is."""
+    if not isinstance(actor, str) or not _ACTOR.fullmatch(actor):
+        return f"expected an actor `role:name` with a role of {', '.join(Role)}; found {actor!r}"
+    if campaign is not None and not (isinstance(campaign, str) and _NAME.fullmatch(campaign)):
+        return f"expected a campaign of 1 to 200 characters without control characters; found {campaign!r}"
+    if trial is not None and not (type(trial) is int and 0 <= trial <= MAX_SAFE_INTEGER):
+        return f"expected a trial number; found {trial!r}"
+    if not isinstance(id_, str) or not _ID.fullmatch(id_):
+        return f"expected an id of 1 to 200 printable ASCII characters without quotes; found {id_!r}"
+    return None
+
+
+@lru_cache(maxsize=1024)
+def _is_day(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise EventError(f"duplicate key {twice!r}")
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise EventError(f"{name} is not JSON")
+
+
+def _safe_int(text: str) -> int:
+    value = int(text)
+    if abs(value) > MAX_SAFE_INTEGER:
+        raise EventError(f"integer {text} is beyond 2^53, where JSON readers disagree")
+    return value

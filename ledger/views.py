@@ -1,0 +1,105 @@
+"""DuckDB projections of the log: an events table that catches up, and the views of views.sql over it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from ledger.log import EventLog
+
+BATCH_EVENTS = 50_000
+READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+VIEWS_SQL = resources.files("ledger").joinpath("views.sql").read_text()
+
+
+class QueryError(ValueError):
+    """DuckDB refused the query; the message is its own, in one line where possible."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A query's answer."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+    def records(self) -> list[dict[str, Any]]:
+        """One dict a row."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+class Views:
+    """The views of one log in a private in-memory DuckDB: no file, so no lock between processes.
+
+    `catch_up` reads the events that are new since the last call; a view is always as of `position`, the number
+    of events taken. Rebuilding from zero gives the same rows because every view is a query over the events.
+    """
+
+    def __init__(self, log: EventLog, threads: int | None = None) -> None:
+        """With few events one thread answers sooner than several; None takes every core."""
+        self._log = log
+        self.position = 0
+        config = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+        if threads is not None:
+            config["threads"] = str(threads)
+        self._connection = duckdb.connect(":memory:", config=config)
+        self._connection.execute(
+            "CREATE TABLE events (seq BIGINT, campaign VARCHAR, trial BIGINT, type VARCHAR, actor VARCHAR,"
+            " recorded_at TIMESTAMP, body JSON)"
+        )
+        self._connection.execute(VIEWS_SQL)
+
+    def catch_up(self, as_of: int | None = None) -> int:
+        """Take new events, up to the first `as_of` of the log; returns the position."""
+        while True:
+            stop = self.position + BATCH_EVENTS if as_of is None else min(self.position + BATCH_EVENTS, as_of)
+            entries = [entry.decode() for _, entry, _ in self._log.entries(self.position, stop)]
+            if not entries:
+                return self.position
+            self._take(entries)
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> Table:
+        """Run one reading query over the views. Raises QueryError."""
+        try:
+            statements = self._connection.extract_statements(sql)
+            if len(statements) != 1 or statements[0].type not in READING:
+                raise QueryError("expected one SELECT; the views are read-only")
+            cursor = self._connection.execute(sql, list(parameters))
+            columns = tuple(column[0] for column in cursor.description or ())
+            return Table(columns, cursor.fetchall())
+        except duckdb.Error as error:
+            raise QueryError(_one_line(str(error))) from error
+
+    def lock_down(self) -> None:
+        """Allow questions about the views only: no files, no settings, no further loading."""
+        self._connection.execute("SET enable_external_access = false")
+        self._connection.execute("SET lock_configuration = true")
+
+    def close(self) -> None:
+        """Forget the views."""
+        self._connection.close()
+
+    def _take(self, entries: list[str]) -> None:
+        batch = pa.table({"entry": pa.array(entries, pa.string())})
+        self._connection.register("batch", batch)
+        try:
+            self._connection.execute(
+                """
+                INSERT INTO events
+                SELECT (entry ->> 'seq')::BIGINT, entry ->> 'campaign', (entry ->> 'trial')::BIGINT, entry ->> 'type',
+                  entry ->> 'actor', strptime(entry ->> 'recorded_at', '%Y-%m-%dT%H:%M:%S.%fZ'), entry -> 'body'
+                FROM (SELECT entry::JSON AS entry FROM batch)
+                """
+            )
+        finally:
+            self._connection.unregister("batch")
+        self.position += len(entries)
+
+
+def _one_line(message: str) -> str:
+    return " ".join(
+        line.strip() for line in message.splitlines() if line.strip() and not set(line.strip()) <= set("^ ")
+    )
