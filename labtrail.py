@@ -95,9 +95,7 @@ def run(
         console.print("the same command goes on from here")
         raise SystemExit(130)
     if campaign.stopped.reason == "baseline_illegal":
-        raise CampaignError(
-            "the starting recipe does not clear the task's gates; `labtrail sql 'FROM runs'` shows its runs"
-        )
+        raise CampaignError(f"{campaign.stopped.detail}; `labtrail sql 'FROM runs' --ledger {ledger}` shows its runs")
 
 
 @cli.command()
@@ -264,7 +262,9 @@ def _campaign_line(row: dict[str, Any]) -> Text:
     """State, counts and champion of one campaign."""
     unit = "" if row["unit"] == "1" else f" {row['unit']}"
     line = Text.assemble((row["campaign"], "bold"), f"  {row['state']}; {row['trials']} trials: {row['kept']} kept, ")
-    line.append(f"{row['failed']} failed; {row['unfinished']} without verdict; {row['seconds'] or 0:.0f} s in recipes\n")
+    line.append(
+        f"{row['failed']} failed; {row['unfinished']} without verdict; {row['seconds'] or 0:.0f} s in recipes\n"
+    )
     if row["baseline"] is None:
         return line.append("    the baseline is not measured yet")
     best = f"champion: trial {row['champion']}" if row["champion"] else "champion: the starting recipe"

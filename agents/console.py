@@ -65,7 +65,9 @@ class Narrator:
             case BaselineMeasured() as body:
                 gates = ", ".join(f"{name} {float(mean):.5g}" for name, mean in body.gates.items())
                 legal = "clears the gates" if body.legal else "BREAKS a gate"
-                self._line(campaign.trials[0], f"{_summary(body.score)}{self._contract.metric.suffix}, {legal}: {gates}")
+                self._line(
+                    campaign.trials[0], f"{_summary(body.score)}{self._contract.metric.suffix}, {legal}: {gates}"
+                )
             case HypothesisProposed() as body:
                 hypothesis = body.hypothesis[:HYPOTHESIS_WIDTH]
                 head = f"{event.trial:>4}  {body.specialist:<6} "

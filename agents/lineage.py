@@ -62,8 +62,9 @@ def lineage_of(views: Views, campaign: str) -> Lineage:
     ).records()
     answer = views.query(
         """
-        SELECT trial, specialist, claimed_domain AS domain, parent, operator, hypothesis, expected_delta, verdict, label,
-          reason AS detail, score AS mean, score_std AS std, coalesce(score_n, 0) AS n, gain, p_value, program, seconds
+        SELECT trial, specialist, claimed_domain AS domain, parent, operator, hypothesis, expected_delta,
+          verdict, label, reason AS detail, score AS mean, score_std AS std, coalesce(score_n, 0) AS n,
+          gain, p_value, program, seconds
         FROM trials WHERE campaign = ? ORDER BY trial
         """,
         [campaign],

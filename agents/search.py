@@ -25,6 +25,8 @@ TRUST_IN_PAIRS = 0.5
 """Weight of the evidence on an edit that saves time, once another pays for it: alone it may have missed a gate."""
 SAVING_DOMAINS = (Domain.ARCH, Domain.SCHED, Domain.DATA)
 """Where the edits are that surely make a run cheaper."""
+HARMFUL = 0.6
+"""Certainty from which a worse trial rules its edit out of pairs by chance."""
 PAIR_LIMIT = 120
 """Pairs looked at once single edits are used up."""
 
@@ -116,7 +118,7 @@ class Policy:
                 Candidate(parent, (edit,), self.log_weight(edit, parent, TRUST_IN_PAIRS), "")
                 for domain in SAVING_DOMAINS
                 for edit in self.edits_of(parent, domain)
-                if edit.cost < 0 and edit.step_size <= 0.35
+                if edit.cost < 0 and 0 < edit.step_size <= 0.35
             ]
             payers = [candidate for candidate in own if candidate.edits[0].cost >= 0]
             reason = "the first may earn the quality that the second, which saves time, costs"
@@ -124,7 +126,8 @@ class Policy:
                 if savers:
                     # What the metric rewards is the saver's part; the payer keeps the gates.
                     saver = self.random.choices(savers, [math.exp(item.log_weight) for item in savers])[0]
-                    found.append(self._pair(payer, saver, 1.0, reason))
+                    if payer.edits[0].site != saver.edits[0].site:
+                        found.append(self._pair(payer, saver, 0.4, reason))
         return found
 
     def _pair(self, first: Candidate, second: Candidate, bonus: float, reason: str) -> Candidate:
@@ -133,10 +136,11 @@ class Policy:
 
     def chance_pairs(self, own: Sequence[Candidate]) -> Iterator[Candidate]:
         """Pairs of edits that have not been found harmful, for when no single one is left."""
-        usable = [candidate for candidate in own if self.evidence(candidate.edits[0], candidate.parent) > -0.5]
+        usable = [candidate for candidate in own if not self.is_harmful(candidate.edits[0])]
         for _ in range(PAIR_LIMIT if len(usable) > 1 else 0):
             first, second = self.random.sample(usable, 2)
-            yield self._pair(first, second, 0.0, "every single edit of this parent has been tried")
+            if first.edits[0].site != second.edits[0].site:
+                yield self._pair(first, second, 0.0, "every single edit of this parent has been tried")
 
     def edits_of(self, parent: int, domain: Domain) -> list[Edit]:
         """Edits of a trial's recipe within the specialist's files."""
@@ -190,6 +194,14 @@ class Policy:
                 # Found good on a branch that the champion does not descend from.
                 total += 0.8 * outcome.weight * (outcome.operator == edit.operator)
         return total
+
+    def is_harmful(self, edit: Edit) -> bool:
+        """Whether this very edit has failed, or was worse beyond doubt, on a program much like this one."""
+        return any(
+            outcome.state is State.FAILED or (outcome.state is State.WORSE and outcome.weight > HARMFUL)
+            for outcome in self.memory.at_site[edit.family, edit.site]
+            if outcome.operator == edit.operator
+        )
 
     def fit(self, edit: Edit) -> float:
         """What the metric's unit and the labels of failed trials say of dearer, cheaper, larger edits."""

@@ -3,8 +3,7 @@
 import math
 from typing import ClassVar
 
-from audit.report import Check
-from audit.trajectory import Case, Step, Trajectory
+from audit.trajectory import Rule, Step, Trajectory
 from evaluators import gates
 from evaluators.labels import label_of, score_facts
 from evaluators.signing import is_signed
@@ -44,16 +43,13 @@ UNJUDGED = (ValueError, ArithmeticError, LookupError, AssertionError)
 """What the pure rules raise for values that no campaign has: a missing metric, 1e999, one run where two are due."""
 
 
-class Scores:
+class Scores(Rule):
     """Each score is signed by the evaluator and repeats the runner's facts."""
 
     name: ClassVar[str] = "scores"
     proves: ClassVar[str] = (
         "every score is signed by the evaluator, repeats the run's clocks and sizes, and its run kept the budgets"
     )
-
-    def __init__(self, case: Case, check: Check) -> None:
-        self._file, self._check = case.file, check
 
     def see(self, step: Step) -> None:
         match step.trajectory, step.event.body:
@@ -106,16 +102,13 @@ class Scores:
                 self._check.fault(step.place, f"{name} took {wall_s:g} s, the budget is {budget_s:g} s")
 
 
-class Labels:
+class Labels(Rule):
     """Gates are decided again on the rebuilt recipes, labels of runs again on their facts."""
 
     name: ClassVar[str] = "labels"
     proves: ClassVar[str] = (
         "every rejection and failure label follows from recipe or facts, and nothing ran that a gate refuses"
     )
-
-    def __init__(self, case: Case, check: Check) -> None:
-        self._file, self._check = case.file, check
 
     def see(self, step: Step) -> None:
         trajectory = step.trajectory
@@ -196,14 +189,11 @@ class Labels:
         return step.event.trial == 0 and trajectory.resumed_at > trajectory.touched.get(0, -1)
 
 
-class Verdicts:
+class Verdicts(Rule):
     """Each verdict is what the pure rule makes of the state just before it."""
 
     name: ClassVar[str] = "verdicts"
     proves: ClassVar[str] = "every verdict is what the rule of evaluators.verdict makes of the events before it"
-
-    def __init__(self, case: Case, check: Check) -> None:
-        self._check = check
 
     def see(self, step: Step) -> None:
         trajectory, body = step.trajectory, step.event.body

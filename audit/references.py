@@ -1,11 +1,13 @@
-"""Every digest in an event that names a blob names one that is in the ledger."""
+"""Every digest in an event that names a blob names one that is in the ledger, and no blob is there without a name."""
 
 import json
+import sqlite3
 from typing import ClassVar
 
 from audit.file import BlobError
 from audit.report import Check
-from audit.trajectory import Case, Step
+from audit.trajectory import Case, Rule, Step
+from ledger.events import CampaignResumed, CampaignStarted
 
 BLOBS: dict[str, tuple[str, ...]] = {
     "diff_submitted": ("diff",),
@@ -34,21 +36,25 @@ NOT_STORED: dict[str, tuple[str, ...]] = {
 """Digests of things that a ledger does not hold."""
 
 
-class References:
+class References(Rule):
     """Presence only: that a blob's content is what its digest says, the check of the blobs shows."""
 
     name: ClassVar[str] = "references"
     proves: ClassVar[str] = (
-        "every blob that an event names is there: contracts, recipes, diffs, logs, views, model calls"
+        "every blob that an event names is there (recipes, diffs, logs, views, model calls), and no other"
     )
 
     def __init__(self, case: Case, check: Check) -> None:
-        self._file, self._check = case.file, check
+        super().__init__(case, check)
         self._whole: set[str] = set()
         """Recipes whose manifest and files are all there."""
+        self._named: set[bytes] = set()
+        """Binary digests that were named and found: the one set over all blobs that an audit holds, 100 bytes each."""
 
     def see(self, step: Step) -> None:
         body = step.event.body
+        if isinstance(body, CampaignStarted | CampaignResumed):
+            self._expect(step, "task", body.epoch.task)
         for field in BLOBS.get(step.event.type, ()):
             self._expect(step, field, getattr(body, field))
         for field in RECIPES.get(step.event.type, ()):
@@ -56,10 +62,23 @@ class References:
         if step.event.type == "run_finished" and getattr(body, "artifact", None) is not None:
             self._check.missed("trained artifacts and predictions: a digest of the artifact is all there is")
 
+    def end(self) -> None:
+        """A blob without a name is what is left of a deleted event."""
+        try:
+            for (digest,) in self._file.connection.execute("SELECT digest FROM blobs ORDER BY rowid"):
+                if digest not in self._named:
+                    self._check.fault(f"blob {digest.hex()}", "expected an event that names it, found none")
+        except sqlite3.DatabaseError as error:
+            self._check.fault("blobs", f"the blobs cannot be listed: {error}")
+
     def _expect(self, step: Step, field: str, digest: str) -> bool:
         self._check.checked += 1
+        binary = bytes.fromhex(digest)
+        if binary in self._named:
+            return True
         try:
             if self._file.holds(digest):
+                self._named.add(binary)
                 return True
             self._check.fault(step.place, f"{field}: expected blob {digest}, it is not in the ledger")
         except BlobError as error:

@@ -1,9 +1,10 @@
 """A campaign as an auditor follows it: the fold of its events, its contract, and every recipe rebuilt from diffs."""
 
 import sys
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from pydantic import ValidationError
 
@@ -66,16 +67,21 @@ class Step:
         return Trial(number) if self.trajectory is None else self.trajectory.state.trials.get(number, Trial(number))
 
 
-class Rule(Protocol):
+class Rule(ABC):
     """A check that looks at every event that decodes, with the state of its campaign before it."""
 
     name: ClassVar[str]
     proves: ClassVar[str]
 
-    def __init__(self, case: Case, check: Check) -> None: ...
+    def __init__(self, case: Case, check: Check) -> None:
+        self._case, self._file, self._check = case, case.file, check
 
+    @abstractmethod
     def see(self, step: Step) -> None:
         """The next event in order of seq."""
+
+    def end(self) -> None:  # noqa: B027  most rules are done with the last event
+        """No event is left."""
 
 
 class Recipes:
@@ -120,14 +126,11 @@ def program_of(recipe: Recipe) -> str:
         return recipe.digest
 
 
-class Reconstruction:
+class Reconstruction(Rule):
     """Every recipe is what its parent and its diff make of it."""
 
     name: ClassVar[str] = "recipes"
     proves: ClassVar[str] = "every recipe comes out of its parent and its diff as recorded, and so does its program"
-
-    def __init__(self, case: Case, check: Check) -> None:
-        self._file, self._check = case.file, check
 
     def see(self, step: Step) -> None:
         if step.trajectory is None:
@@ -192,16 +195,13 @@ class Reconstruction:
         return None
 
 
-class Contracts:
+class Contracts(Rule):
     """The contract that decides verdicts is in the ledger, and the campaign says of itself what the contract says."""
 
     name: ClassVar[str] = "contracts"
     proves: ClassVar[str] = (
         "the contract that decides every verdict is in the ledger, under the digest of the measurement epoch"
     )
-
-    def __init__(self, case: Case, check: Check) -> None:
-        self._file, self._check, self._pinned = case.file, check, case.evaluator_key
 
     def see(self, step: Step) -> None:
         match step.trajectory, step.event.body:
@@ -231,11 +231,11 @@ class Contracts:
             self._check.compare(step.place, "files of the contract", wanted, found, "the starting recipe")
 
     def _key(self, step: Step, body: CampaignStarted) -> VerifierKey | None:
-        if self._pinned is not None:
-            if str(self._pinned) != body.evaluator_key:
+        if self._case.evaluator_key is not None:
+            if str(self._case.evaluator_key) != body.evaluator_key:
                 said = f"the event says {body.evaluator_key}"
-                self._check.fault(step.place, f"evaluator's key: pinned {self._pinned}, {said}")
-            return self._pinned
+                self._check.fault(step.place, f"evaluator's key: pinned {self._case.evaluator_key}, {said}")
+            return self._case.evaluator_key
         self._check.missed("whose key the evaluator's is: the ledger itself names it (pin one with --evaluator-key)")
         try:
             return VerifierKey.parse(body.evaluator_key)

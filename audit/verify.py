@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from audit.conduct import Autonomy, Epochs
+from audit.conduct import Autonomy, Closure, Epochs
 from audit.file import LedgerFile
 from audit.integrity import Blobs, Hashes, Row, Scan, Tree, check_file, rows
 from audit.outcome import Labels, Scores, Verdicts
@@ -24,7 +24,17 @@ SCHEMA = ("schema", "every event is of a known type and version, every field is 
 ORDER = ("order", "every campaign keeps the grammar of a trajectory, and the clock does not run backwards")
 SCANS: tuple[type[Scan], ...] = (Hashes, Tree, Blobs)
 """Checks on stored bytes."""
-RULES: tuple[type[Rule], ...] = (References, Reconstruction, Contracts, Scores, Labels, Verdicts, Epochs, Autonomy)
+RULES: tuple[type[Rule], ...] = (
+    References,
+    Reconstruction,
+    Contracts,
+    Scores,
+    Labels,
+    Verdicts,
+    Closure,
+    Epochs,
+    Autonomy,
+)
 """Checks on decoded events. Reconstruction and Contracts stand before those that use what they find."""
 
 Progress = Callable[[int, int | None], None]
@@ -74,6 +84,8 @@ class _Audit:
                 progress(done, total)
         for scan in self.scans:
             scan.end()
+        for rule in self.rules:
+            rule.end()
 
     def report(self, path: Path) -> Report:
         tree = next(scan for scan in self.scans if isinstance(scan, Tree))

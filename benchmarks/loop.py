@@ -106,11 +106,15 @@ def main(trials: int, quick: bool) -> None:
     median = statistics.median(overheads)
     processes = 2 * Task.load(TOY).contract.seeds.trial
     click.echo(f"trials                            {len(overheads)}")
-    click.echo(f"overhead a trial, median          {median * 1000:8.1f} ms   {median / BUDGET_S:5.2f} of the budget of 150 ms")
+    click.echo(
+        f"overhead a trial, median          {median * 1000:8.1f} ms   {median / BUDGET_S:5.2f} of the budget of 150 ms"
+    )
     click.echo(f"overhead a trial, 95th percentile {p95 * 1000:8.1f} ms   {p95 / BUDGET_S:5.2f}")
     click.echo(f"recipe's own processes, median    {statistics.median(watch.recipe_s) * 1000:8.1f} ms")
-    click.echo(f"cold interpreter + numpy          {cold * 1000:8.1f} ms   a peer pays it {processes} times a trial: "
-               f"{processes * cold / median:.1f} x this overhead")
+    click.echo(
+        f"cold interpreter + numpy          {cold * 1000:8.1f} ms   a peer pays it {processes} times a trial: "
+        f"{processes * cold / median:.1f} x this overhead"
+    )
 
 
 if __name__ == "__main__":

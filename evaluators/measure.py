@@ -9,6 +9,7 @@ import math
 import os
 import platform
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -94,17 +95,12 @@ class Evaluator:
     def __init__(self, task: Task, public: Path, hidden: Path, key: SigningKey) -> None:
         self._task, self._hidden, self._key = task, hidden, key
         self._code = _load(task.folder / task.contract.evaluator.module)
+        self._public = public
         self._code.prepare(public, hidden)
-        files = {
-            f"{place}/{path.relative_to(folder).as_posix()}": path.read_bytes()
-            for place, folder in (("public", public), ("hidden", hidden))
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
         self.epoch = Epoch(
             task=task.contract.digest,
             evaluator=task.evaluator_digest(),
-            data=digest_of(manifest(files)),
+            data=self._data_digest(),
             environment=environment_digest(environment()),
         )
 
@@ -114,7 +110,13 @@ class Evaluator:
         return nonce, [_npy(array) for array in self._code.challenges(self._hidden, nonce)]
 
     def score(self, claim: RunClaim) -> ScoreRecorded:
-        """The signed score of one run. Raises Violation where the predictions earn a failure label."""
+        """The signed score of one run. Raises Violation where the predictions earn a failure label.
+
+        Data that a recipe changed is written anew, so that the next run finds what every run found.
+        """
+        if self._data_digest() != self.epoch.data:
+            self._restore()
+            raise Violation(FailureLabel.EVALUATOR_TAMPERING, "training or hidden data changed while the recipe ran")
         outputs = [_answer(Path(path)) for path in claim.answers]
         metrics = {**self._code.score(self._hidden, claim.nonce, outputs), **claim.facts}
         for name, value in metrics.items():
@@ -132,6 +134,26 @@ class Evaluator:
             signature="",
         )
         return unsigned.model_copy(update={"signature": sign(self._key, claim.campaign, claim.trial, unsigned)})
+
+    def _data_digest(self) -> str:
+        """Digest over every file of both folders, by its place and name."""
+        files = {
+            f"{place}/{path.relative_to(folder).as_posix()}": path.read_bytes() if path.is_file() else b""
+            for place, folder in (("public", self._public), ("hidden", self._hidden))
+            for path in sorted(folder.rglob("*"))
+        }
+        return digest_of(manifest(files))
+
+    def _restore(self) -> None:
+        for folder in (self._public, self._hidden):
+            for path in folder.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+        self._code.prepare(self._public, self._hidden)
+        if self._data_digest() != self.epoch.data:
+            raise RuntimeError("the data could not be prepared again as it was")
 
 
 class MeasuringProcess:

@@ -42,9 +42,12 @@ class Views:
         """With few events one thread answers sooner than several; None takes every core."""
         self._log = log
         self.position = 0
-        config = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+        }
         if threads is not None:
-            config["threads"] = str(threads)
+            config["threads"] = threads
         self._connection = duckdb.connect(":memory:", config=config)
         self._connection.execute(
             "CREATE TABLE events (seq BIGINT, campaign VARCHAR, trial BIGINT, type VARCHAR, actor VARCHAR,"

@@ -72,9 +72,7 @@ CONTRACT = Contract(
     ),
     metric=Metric(name="val_loss", unit="nat", direction="minimize"),
     gates=(Gate(metric="accuracy", at_least=0.5, label=FailureLabel.BELOW_GATE),),
-    budgets=Budgets(
-        train_s=30.0, predict_s=10.0, memory_bytes=10**9, log_bytes=10**6, processes=8, threads=2
-    ),
+    budgets=Budgets(train_s=30.0, predict_s=10.0, memory_bytes=10**9, log_bytes=10**6, processes=8, threads=2),
     seeds=Seeds(baseline=3, trial=2),
     noise=Noise(confidence=0.95),
     evaluator=EvaluatorContract(module="measure.py"),

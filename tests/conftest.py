@@ -9,7 +9,6 @@ import pytest
 from ledger.keys import SigningKey
 from ledger.log import EventLog
 
-
 TOY = Path(__file__).parent / "toy_task"
 
 

@@ -14,9 +14,7 @@ MAY_IMPORT = {
     "agents": {"ledger", "evaluators", "runners"},
     "audit": {"ledger", "evaluators"},
 }
-MODULES = sorted(
-    path for room in ROOMS for path in (ROOT / room).rglob("*.py") if "tasks" not in path.parts
-)
+MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py") if "tasks" not in path.parts)
 
 
 def imported_rooms(path: Path) -> set[str]:

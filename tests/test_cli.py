@@ -38,7 +38,9 @@ def test_one_task_shows_gates_budgets_noise_rule_and_digest(name: str) -> None:
     assert f"{contract.budgets.train_s:g} s" in shown
 
 
-def test_a_wrong_task_is_one_line_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_task_is_one_line_on_stderr(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sys.argv", ["labtrail", "run", "no-such-task", "--ledger", str(tmp_path / "x.db")])
     with pytest.raises(SystemExit) as stop:
         labtrail.main()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from audit.domains import EditReport, classify, same_program
+from audit.domains import EditReport, classify, same_program, undeclared
 from ledger.recipes import Recipe
 
 CORPUS = Path(__file__).parent / "edit_corpus"
@@ -69,3 +69,74 @@ def _labelled(entry: Mapping[str, object], old: Recipe, new: Recipe) -> Labelled
 EDITS = corpus()
 MEANT = [edit for edit in EDITS if edit.domain is not None]
 IDLE = [edit for edit in EDITS if edit.domain is None]
+
+
+REPORTS: dict[str, EditReport] = {}
+
+
+@pytest.fixture(scope="module")
+def reports() -> dict[str, EditReport]:
+    """Every edit of the corpus classified, once."""
+    return REPORTS or {edit.id: REPORTS.setdefault(edit.id, classify(edit.old, edit.new)) for edit in EDITS}
+
+
+def share(hits: list[bool]) -> float:
+    return sum(hits) / len(hits)
+
+
+def test_the_corpus_is_large_enough() -> None:
+    assert len(EDITS) >= 80
+    assert len(BASES) >= 4
+    assert len((CORPUS / "gpt" / "train_gpt.py").read_text().splitlines()) >= 1000
+
+
+def test_the_primary_domain_is_found(reports: dict[str, EditReport]) -> None:
+    wrong = [edit.id for edit in EDITS if reports[edit.id].domain != edit.domain]
+    assert share([edit.id not in wrong for edit in EDITS]) >= 0.95, wrong
+
+
+def test_strict_architecture_is_found(reports: dict[str, EditReport]) -> None:
+    wrong = [edit.id for edit in EDITS if reports[edit.id].strict_arch is not edit.strict]
+    assert share([edit.id not in wrong for edit in EDITS]) >= 0.97, wrong
+
+
+def test_the_kind_is_found(reports: dict[str, EditReport]) -> None:
+    wrong = [edit.id for edit in EDITS if (reports[edit.id].kind or "none") != edit.kind]
+    assert share([edit.id not in wrong for edit in EDITS]) >= 0.9, wrong
+
+
+def test_undeclared_edits_are_found_and_nothing_else_is_called_undeclared(reports: dict[str, EditReport]) -> None:
+    found = missed = wrong = 0
+    for edit in MEANT:
+        quiet = undeclared(reports[edit.id], edit.says, edit.claims).undeclared
+        texts = [f"{change.symbol} {change.evidence}".replace("-", "_") for change in quiet]
+        names = [name.replace("-", "_") for name in edit.hidden]
+        found += sum(any(name in text for text in texts) for name in names)
+        missed += sum(not any(name in text for text in texts) for name in names)
+        wrong += sum(not any(name in text for name in names) for text in texts)
+    assert found / (found + missed) >= 0.9
+    assert found / (found + wrong) >= 0.9
+
+
+def test_edits_to_measuring_code_are_found(reports: dict[str, EditReport]) -> None:
+    for edit in MEANT:
+        assert bool(undeclared(reports[edit.id], edit.says, edit.claims).measuring) is edit.measuring, edit.id
+
+
+@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.id)
+def test_same_program_agrees_with_the_labels(edit: Labelled) -> None:
+    assert same_program(edit.old, edit.new) is (edit.kind == "none")
+
+
+def test_a_pair_of_1500_lines_is_classified_in_half_a_second() -> None:
+    text = (CORPUS / "gpt" / "train_gpt.py").read_text()
+    extra = (CORPUS / "conv" / "train.py").read_text() + (CORPUS / "quant" / "export.py").read_text()
+    old = {"train_gpt.py": text, "extra.py": extra}
+    assert sum(len(part.splitlines()) for part in old.values()) >= 1500
+    new = {**old, "train_gpt.py": text.replace('"ROPE_DIMS", 16', '"ROPE_DIMS", 32').replace("F.silu(", "F.gelu(")}
+    times = []
+    for _ in range(5):
+        start = time.process_time()
+        classify(Recipe(old), Recipe(new))
+        times.append(time.process_time() - start)
+    assert min(times) <= 0.5

@@ -493,6 +493,19 @@ def test_the_ledger_is_reproducible_from_its_inputs(tmp_path: Path, monkeypatch:
     assert heads[0] == heads[1]
 
 
+# Without blobs, whose frames depend on the version of zstd: the form of an entry, the chain and the tree are held fast.
+GOLDEN_ENTRIES = "676afca3da9d3b127318f992901f529b425c08aa800638dfcb70cbf6c4b93454"
+GOLDEN_ROOT = "cce3ecc3015a1f5d5bb1cb4c58c289a25cde7cac5d0dea9cfb0b82ece75e4706"
+
+
+def test_the_golden_ledger_is_rebuilt_byte_for_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ledger.log._now", lambda: "2026-01-02T03:04:05.000006Z")
+    with EventLog.create(tmp_path / "golden.db", origin="example.org/golden") as log:
+        log.append([draft(f"é {number}", id=f"golden-{number}") for number in range(300)])
+        entries = sha256(b"\n".join(entry for _, entry, _ in log.entries())).hexdigest()
+        assert (entries, log.head().root.hex()) == (GOLDEN_ENTRIES, GOLDEN_ROOT)
+
+
 def test_the_meta_rows_are_covered_by_the_first_event(log: EventLog) -> None:
     [event] = log.append(drafts(1))
     assert event.prev == genesis_of(log.meta())

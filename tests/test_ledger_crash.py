@@ -51,7 +51,7 @@ def run_and_kill(path: Path, life: int, wait_for: str, delay_s: float) -> int:
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status), "the writer ended by itself"
-        return pipe.read().count("acknowledged")
+        return pipe.read().count("acknowledged") + (wait_for == "acknowledged")
 
 
 def check_life(path: Path, life: int, acknowledged: int, start: int) -> tuple[int, bool]:
@@ -75,7 +75,9 @@ def kill_loop(path: Path, rounds: int, seed: int) -> None:
     dice = random.Random(seed)
     start, unacknowledged, lives = 0, 0, 0
     for life in range(rounds):
-        acknowledged = run_and_kill(path, life, "open", dice.uniform(0.0, 0.05))
+        acknowledged = run_and_kill(
+            path, life, dice.choice(["open", "acknowledged", "acknowledged"]), dice.uniform(0.0, 0.05)
+        )
         lives += acknowledged > 0
         start, committed = check_life(path, life, acknowledged, start)
         unacknowledged += committed

@@ -90,7 +90,11 @@ def swap(old: str, new: str) -> Edit:
         (swap("np.save(options.out", "0 and np.save(options.out"), Verdict.FAILED, FailureLabel.NO_ARTIFACT),
         (swap("weights += velocity", "weights *= np.nan"), Verdict.FAILED, FailureLabel.NONFINITE_METRIC),
         (swap("EPOCHS = 6", "EPOCHS = 10**9"), Verdict.FAILED, FailureLabel.TRAIN_OVER_BUDGET),
-        (swap("steps = EPOCHS", "hog = [np.ones(10**7) for _ in range(10**4)]; steps = EPOCHS"), Verdict.FAILED, FailureLabel.OUT_OF_MEMORY),
+        (
+            swap("steps = EPOCHS", "hog = [np.ones(10**7) for _ in range(10**4)]; steps = EPOCHS"),
+            Verdict.FAILED,
+            FailureLabel.OUT_OF_MEMORY,
+        ),
         (swap("weights += velocity", "weights += 9"), Verdict.DISQUALIFIED, FailureLabel.BELOW_GATE),
         (
             swap("np.save(options.out", "np.save(options.out / 'b', np.ones(9999)); np.save(options.out"),
@@ -114,6 +118,18 @@ def test_a_recipe_that_prints_scores_gains_nothing(bench: Bench) -> None:
     campaign = campaign_of(bench, swap("np.save(options.out", forge))
     assert campaign.trials[1].verdict is Verdict.DISCARDED
     assert campaign.champion == 0
+
+
+@pytest.mark.parametrize("name", ["y.npy", "extra.npy"])
+def test_a_recipe_that_changes_the_data_is_labelled_and_the_next_run_finds_it_as_it_was(
+    bench: Bench, name: str
+) -> None:
+    tamper = f"np.save(options.data / '{name}', np.zeros(200)); np.save(options.out"
+    campaign = campaign_of(bench, swap("np.save(options.out", tamper), swap("MOMENTUM = 0.8", "MOMENTUM = 0.79"))
+    assert campaign.trials[1].outcome is not None
+    assert getattr(campaign.trials[1].outcome, "label", None) is FailureLabel.EVALUATOR_TAMPERING
+    assert campaign.trials[1].verdict is Verdict.DISQUALIFIED
+    assert campaign.trials[2].verdict is Verdict.DISCARDED
 
 
 def test_the_champion_changes_and_later_trials_start_from_it(bench: Bench) -> None:
@@ -166,9 +182,7 @@ def test_a_trial_that_takes_the_machine_down_is_abandoned_and_the_campaign_goes_
     assert campaign.trials[2].verdict is Verdict.KEPT
 
 
-def test_a_machine_that_keeps_failing_stops_the_campaign_and_blames_no_trial(
-    bench: Bench, runner: LocalRunner
-) -> None:
+def test_a_machine_that_keeps_failing_stops_the_campaign_and_blames_no_trial(bench: Bench, runner: LocalRunner) -> None:
     flaky = replace(bench, runner=Flaky(runner, *range(4, 10)))  # type: ignore[arg-type]
     proposer = Scripted(swap("EPOCHS = 6", "EPOCHS = 60"), swap("EPOCHS = 6", "EPOCHS = 70"))
     with pytest.raises(CampaignError, match="the node went away"):

@@ -67,7 +67,9 @@ def test_a_good_task_loads_with_its_recipe(folder: Path) -> None:
     assert task.recipe().files == {"train.py": "print('hello')\n"}
 
 
-def test_the_digest_covers_the_contract_and_not_the_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_digest_covers_the_contract_and_not_the_folder(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     other = tmp_path_factory.mktemp("other")
     for path in folder.rglob("*"):
         if path.is_file():

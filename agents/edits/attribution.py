@@ -81,7 +81,9 @@ def domains_of(program: Program, module: Module, name: str, node: ast.AST) -> tu
     if module.is_inference:
         return (Domain.EVAL,)
     votes: Counter[Domain] = Counter()
-    for domain in named_domains(name):
+    # As an argument, momentum is the optimiser's or a layer's: the call tells, the name does not.
+    tells = name != "momentum" or not isinstance(module.parents[node], ast.keyword)
+    for domain in named_domains(name) if tells else ():
         votes[domain] += 2
     for home, use in _uses(program, module, name, node):
         for domain in _domains_of_use(program, home, use):
@@ -107,7 +109,6 @@ def _domains_of_use(program: Program, module: Module, node: ast.AST) -> tuple[Do
         named: tuple[Domain, ...] = ()
         match above:
             case ast.keyword(arg=str(word)):
-                # Momentum is the optimiser's in an optimiser and the network's in a layer: the call decides.
                 named = named_domains(word) if word != "momentum" else ()
             case ast.Call(func=function):
                 if (of_call := _domain_of_call(program, module.full(function))) is not None:

@@ -82,7 +82,9 @@ def literal(value: Number, like: str) -> str:
     """`value` as source, in the exponent or decimal style of `like`."""
     if isinstance(value, int):
         return str(value)
-    rounded = float(f"{value:.3g}")
+    # Close to one, the distance to one is what counts.
+    rounded = 1 - float(f"{1 - value:.3g}") if 0.9 < value < 1 else float(f"{value:.3g}")
+    rounded = float(f"{rounded:.10g}")
     if "e" in like.lower() or (rounded != 0 and abs(rounded) < 1e-3):
         mantissa, _, exponent = f"{rounded:.2e}".partition("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
@@ -216,17 +218,19 @@ def _moves(program: Program, site: Site, domain: Domain, multiple: int) -> Itera
     for move, value in steps(site.name, site.value, site.role, site.domains, multiple):
         if value in seen or not _keeps_order(site, value):
             continue
+        if float(literal(value, site.module.text(site.node))) == site.value:
+            continue
         seen.add(value)
         yield _edit(program, site, domain, move, value)
 
 
 def _keeps_order(site: Site, value: Number) -> bool:
-    """A tuple of small numbers that rises throughout, such as offsets or lengths, may need to."""
+    """A tuple of small numbers that rises throughout, such as offsets or lengths, may need to, from its first on."""
     if site.whole_tuple is None or site.role is not Role.COUNT:
         return True
     before = [number_in(element) for element in site.whole_tuple.elts]
     after = [value if element is site.node else number_in(element) for element in site.whole_tuple.elts]
-    return not _rises(before) or _rises(after)
+    return not _rises(before) or (_rises(after) and (site.node is not site.whole_tuple.elts[0] or value > site.value))
 
 
 def _rises(values: Sequence[Number | None]) -> bool:

@@ -1,5 +1,6 @@
 """One program edit: what it changes, why that may help, and the splices that carry it out."""
 
+import ast
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -163,14 +164,17 @@ class Edit:
 
 
 def apply_all(recipe: Recipe, edits: Sequence[Edit]) -> Recipe | None:
-    """The recipe after several edits enumerated on it; None where two of them touch the same text."""
+    """The recipe after several edits enumerated on it; None where they touch the same text or make no program."""
     files = dict(recipe.files)
     # Two edits that need the same import bring it once.
     splices = dict.fromkeys(splice for edit in edits for splice in edit.splices)
     try:
         for path in {path for path, _ in splices}:
             files[path] = spliced(files[path], (splice for name, splice in splices if name == path))
-    except Overlap:
+        if len(edits) > 1:
+            for path in {path for path, _ in splices if path.endswith(".py")}:
+                ast.parse(files[path], path)
+    except (Overlap, SyntaxError):
         return None
     return Recipe(files)
 

@@ -68,8 +68,8 @@ def _model_calls(program: Program, inference: bool) -> Iterator[tuple[Module, as
                 ):
                     bound.add(name)
         for call in module.calls:
-            is_inference = module.is_inference or sans_gradient(module, call)
-            if isinstance(call.func, ast.Name) and call.func.id in bound and call.args and is_inference == inference:
+            named = isinstance(call.func, ast.Name) and call.func.id in bound and call.args
+            if named and (module.is_inference or sans_gradient(module, call)) == inference:
                 yield module, call
 
 

@@ -31,7 +31,7 @@ def steps(
             return [(f"x{typical:g}", typical) for typical in _typical(name)]
         case Role.COMPLEMENT:
             return [
-                (_gap_move(factor), float(f"{1 - (1 - value) * factor:.4g}"))
+                (_gap_move(factor), 1 - (1 - value) * factor)
                 for factor in (0.3, 0.5, 0.7, 1.4, 2.0, 3.0)
                 if 0 < 1 - (1 - value) * factor < 1
             ]

@@ -76,8 +76,8 @@ _REASONS: dict[tuple[Role | Domain, int], str] = {
     (Domain.DATA, -1): "keep training data closer to what is measured",
     (Domain.QUANT, 1): "lose less of the weights' precision",
     (Domain.QUANT, -1): "save bytes that can be spent elsewhere",
-    (Domain.EVAL, 1): "use more of the time there is for prediction",
-    (Domain.EVAL, -1): "save time in prediction",
+    (Domain.EVAL, 1): "bring predictions closer to what is measured",
+    (Domain.EVAL, -1): "bring predictions closer to what is measured",
     (Domain.SYS, 1): "use the machine better",
     (Domain.SYS, -1): "use the machine better",
 }

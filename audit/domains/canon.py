@@ -59,6 +59,8 @@ class _Fold(ast.NodeTransformer):
         return node
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
+        # What a parameter is said to be does not change the program, and tells whose fields are read through it.
+        node.type_comment = ast.unparse(node.annotation) if node.annotation is not None else None
         node.annotation = None
         return node
 
@@ -160,7 +162,7 @@ def _simplify_locals(function: Function) -> None:
             if isinstance(node.ctx, ast.Store):
                 continue
         elif isinstance(node, ast.Global | ast.Nonlocal):
-            stores.update({name: 2 for name in node.names})
+            stores.update(dict.fromkeys(node.names, 2))
     once = {name for name, count in stores.items() if count == 1}
     params = {arg.arg for arg in arguments_of(function)}
     _simplify_block(function, {name for name in once - params if loads[name] <= 1}, loads)
@@ -200,7 +202,11 @@ def _is_idle(node: ast.stmt, names: set[str], loads: Counter[str]) -> bool:
 def _put_in(first: ast.stmt, then: ast.stmt, names: set[str], loads: Counter[str]) -> bool:
     """Replace the only use of the name that `first` assigns, where that use is in the very next statement."""
     name = _single_name(first)
-    if name is None or name not in names or loads[name] != 1 or not isinstance(then, _SIMPLE):
+    if name is None or not isinstance(then, _SIMPLE):
+        return False
+    # Behind a return nobody reads a name, however often it was bound before.
+    last = isinstance(then, ast.Return) and isinstance(then.value, ast.Name) and then.value.id == name
+    if not last and (name not in names or loads[name] != 1):
         return False
     assert isinstance(first, ast.Assign)
     if _has_call(first.value) and not _runs_first(then, name):

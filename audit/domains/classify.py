@@ -3,21 +3,27 @@
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from audit.domains.canon import DEFINITIONS, FUNCTIONS
 from audit.domains.difference import Edit, edits
 from audit.domains.flow import Flow, Trace, Votes
 from audit.domains.kinds import kind_of, only_initialises
 from audit.domains.matching import align, called, methods
-from audit.domains.names import LOGGING, domain_of_name
+from audit.domains.names import LOGGING, domain_of_name, snake
 from audit.domains.program import Program, parse
 from audit.domains.report import CONSEQUENCE, Change, EditReport, Kind
 from audit.domains.texts import text_changes
 from ledger.recipes import Recipe
 from ledger.vocabulary import Domain
 
-_METRIC = re.compile(r"(?:^|_)(?:eval|evaluate|validat\w*|metric|accuracy|acc|bpb|score|core|val_loss|bits_per_byte|nll)(?:_|$)", re.I)
-_MODEL_FLAG_READERS = (Domain.ARCH,)
+_METRIC = re.compile(
+    r"(?:^|_)(?:eval|evaluate|validat\w*|metric|accuracy|acc|bpb|score|core|val_loss|bits_per_byte|nll)(?:_|$)", re.I
+)
+_BATCH = re.compile(r"(?:^|_)batch_(?:size|tokens)(?:_|$)|(?:^|_)(?:total|global)_batch")
+_DEVICE_BATCH = re.compile(r"(?:device|micro|local)_batch")
+_SEQUENCE = re.compile(r"seq_len|sequence_len")
+_TALLY = re.compile(r"(?:^|_)(?:sum|count|total|nll|loss|losses|acc|accuracy|bpb|score|correct|metric|bytes)(?:_|$)")
 MAX_SHOWN = 60
 
 
@@ -33,11 +39,15 @@ def classify(old: Recipe, new: Recipe) -> EditReport:
     trees = [{path: tree for path, tree in version.items() if path not in unread} for version in (before, after)]
     align(*trees)
     found = edits(*trees)
-    programs = Flow(Program(trees[0])), Flow(Program(trees[1]))
+    after_flow = Flow(Program(trees[1]))
+    # The old version is indexed only where something of it is gone.
+    before_flow = Flow(Program(trees[0])) if any(edit.new is None for edit in found) else after_flow
+    programs = before_flow, after_flow
     changes = [_Attribution(edit, *programs).change() for edit in found]
+    changes = _with_followers(changes, found)
     changes += text_changes(old, new, programs[1])
     problems = [*faults.values(), *(text for path, text in more_faults.items() if path not in faults)]
-    return EditReport.of(_with_followers(_merged(changes), found), [f"{text}" for text in problems])
+    return EditReport.of(_merged(changes), problems)
 
 
 def same_program(old: Recipe, new: Recipe) -> bool:
@@ -66,6 +76,7 @@ class _Attribution:
     def change(self) -> Change:
         votes = self._votes()
         domain = max(votes, key=lambda d: (votes[d] * CONSEQUENCE[d], d), default=self._guess())
+        domain = self._settled(domain, votes)
         kind = kind_of(self.edit, domain, self.flow, self.trace)
         first = getattr(self.node, "lineno", None) or self._line()
         return Change(
@@ -81,6 +92,22 @@ class _Attribution:
             follows=isinstance(self.node, ast.arg),
             measuring=self._is_measuring(domain),
         )
+
+    def _settled(self, domain: Domain, votes: Votes) -> Domain:
+        """Constants that several surfaces read, and that the field counts to one of them."""
+        name = snake(self.flow.target(self.node) or "")
+        if domain is Domain.EVAL or self._role() is not None:
+            return domain
+        if _DEVICE_BATCH.search(name):
+            return Domain.SYS
+        if _BATCH.search(name):
+            return Domain.SCHED
+        if _SEQUENCE.search(name) and Domain.DATA in votes:
+            return Domain.DATA
+        if domain is Domain.SCHED and votes[Domain.OPT] and domain_of_name(name) is not Domain.SCHED:
+            # The peak that a schedule scales: how high is the optimiser's, how long the schedule's.
+            return Domain.OPT
+        return domain
 
     def _votes(self) -> Votes:
         node, flow = self.node, self.flow
@@ -98,6 +125,8 @@ class _Attribution:
         if isinstance(node, ast.stmt):
             return self._statement(node)
         below = node.value if isinstance(node, ast.keyword) else node
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            return flow.variable(node.id, node, self.trace, 0)
         votes = flow.climb(below, self.trace)
         return votes if votes else self._statement_around()
 
@@ -126,15 +155,27 @@ class _Attribution:
         """A place inside a function that has a surface; a plain value in a model's constructor is followed on."""
         node, flow = self.node, self.flow
         domain = flow.refine(role, node, self.trace)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and called(node.value) in LOGGING and domain is not Domain.EVAL:
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Call)
+            and called(node.value) in LOGGING
+            and domain is not Domain.EVAL
+        ):
             return Domain.SYS
         if domain is Domain.ARCH and isinstance(node, ast.expr | ast.Assign):
             value = node.value if isinstance(node, ast.Assign) else node
-            votes = flow.climb(value if isinstance(value, ast.expr) else node, self.trace) if self._is_in_constructor() else Votes()
+            votes = (
+                flow.climb(value if isinstance(value, ast.expr) else node, self.trace)
+                if self._is_in_constructor()
+                else Votes()
+            )
             strong = {d: w for d, w in votes.items() if d in (Domain.REG, Domain.LOSS, Domain.QUANT)}
             if strong and Domain.ARCH not in votes:
                 return max(strong, key=lambda d: strong[d])
-        flow.climb(node, self.trace) if isinstance(node, ast.expr) else None
+        inner = node.value if isinstance(node, ast.keyword) else node
+        if isinstance(inner, ast.expr):
+            # For the trace only: whether the value sizes something or decides a branch further on.
+            flow.climb(inner, self.trace)
         return domain
 
     def _is_in_constructor(self) -> bool:
@@ -163,9 +204,12 @@ class _Attribution:
         if statement is None or isinstance(statement, DEFINITIONS):
             return Votes()
         if isinstance(statement, ast.If | ast.For | ast.While | ast.With):
-            inside = self.flow.content([ast.Expr(self.node)] if isinstance(self.node, ast.expr) else [])
-            return inside
-        own = self.flow.content([ast.copy_location(ast.Expr(self.node), statement)]) if isinstance(self.node, ast.expr) else Votes()
+            return self.flow.content([ast.Expr(self.node)] if isinstance(self.node, ast.expr) else [])
+        own = (
+            self.flow.content([ast.copy_location(ast.Expr(self.node), statement)])
+            if isinstance(self.node, ast.expr)
+            else Votes()
+        )
         return own or self._statement(statement)
 
     def _guess(self) -> Domain:
@@ -198,12 +242,19 @@ class _Attribution:
     def _is_measuring(self, domain: Domain) -> bool:
         """Whether it stands in code that computes or prints the metric."""
         function = self.flow.program.function_of(self.node)
-        names = [above.name for above in (self.node, *self.flow.program.ancestors(self.node)) if isinstance(above, FUNCTIONS)]
+        names = [
+            above.name for above in (self.node, *self.flow.program.ancestors(self.node)) if isinstance(above, FUNCTIONS)
+        ]
         if domain is Domain.EVAL and any(_METRIC.search(name) for name in names):
-            return not isinstance(self.node, ast.Constant)
+            touched = self.flow.program.statement_of(self.node) or self.node
+            return not isinstance(self.node, ast.Constant) and any(_TALLY.search(word) for word in _words(touched))
         call = self.node.value if isinstance(self.node, ast.Expr) else self.node
         statement = self.flow.program.statement_of(self.node)
-        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) and called(statement.value) in LOGGING:
+        if (
+            isinstance(statement, ast.Expr)
+            and isinstance(statement.value, ast.Call)
+            and called(statement.value) in LOGGING
+        ):
             call = statement.value
         printed = isinstance(call, ast.Call) and called(call) in LOGGING
         return printed and function is not self.node and bool(_METRIC.search(_source(call) or ""))
@@ -212,7 +263,8 @@ class _Attribution:
         old, new = _source(self.edit.old), _source(self.edit.new)
         if isinstance(self.node, DEFINITIONS):
             word = "class" if isinstance(self.node, ast.ClassDef) else "function"
-            what = f"{word} {self.node.name} {'added' if self.edit.old is None else 'removed' if self.edit.new is None else 'replaced'}"
+            fate = "added" if old is None else "removed" if new is None else "replaced"
+            what = f"{word} {self.node.name} {fate}"
         elif old is None:
             what = f"added `{new}`"
         elif new is None:
@@ -223,8 +275,16 @@ class _Attribution:
         return f"{what}, feeds {reader}" if reader and reader not in self._symbol() else what
 
     def _line(self) -> int:
-        around = [above.lineno for above in self.flow.program.ancestors(self.node) if isinstance(above, ast.stmt | ast.expr)]
+        around = [
+            above.lineno for above in self.flow.program.ancestors(self.node) if isinstance(above, ast.stmt | ast.expr)
+        ]
         return around[0] if around else 1
+
+
+def _words(node: ast.AST) -> set[str]:
+    return {
+        word for part in ast.walk(node) if isinstance(word := getattr(part, "id", getattr(part, "attr", None)), str)
+    }
 
 
 def _one(domain: Domain) -> Votes:
@@ -254,17 +314,33 @@ def _merged(changes: list[Change]) -> list[Change]:
 def _with_followers(changes: list[Change], found: list[Edit]) -> list[Change]:
     """Mark changes that only serve the new or removed parts of a structural change in the model or the loss."""
     names = set(_introduced(found))
-    core = [change for change in changes if change.kind is Kind.STRUCTURAL and change.domain in (Domain.ARCH, Domain.LOSS) and not change.follows]
+    core = [
+        change
+        for change in changes
+        if change.kind is Kind.STRUCTURAL and change.domain in (Domain.ARCH, Domain.LOSS) and not change.follows
+    ]
     if not core or not names:
         return changes
-    return [_follower(change, names) if change not in core else change for change in changes]
+    return [
+        replace(change, follows=True) if change not in core and names & _mentioned(edit) else change
+        for change, edit in zip(changes, found, strict=True)
+    ]
 
 
-def _follower(change: Change, names: set[str]) -> Change:
-    text = f"{change.old or ''} {change.new or ''} {change.symbol}"
-    if change.follows or not names & set(re.findall(r"\w+", text)) or change.domain is Domain.LOSS:
-        return change
-    return Change(**{**change.__dict__, "follows": True})
+def _mentioned(edit: Edit) -> set[str]:
+    """Every identifier and string in an edit, and the name of what it changes."""
+    found = set(edit.symbol.split("."))
+    for side in (edit.old, edit.new):
+        for node in ast.walk(side) if side is not None else ():
+            match node:
+                case (
+                    ast.Name(id=word)
+                    | ast.Attribute(attr=word)
+                    | ast.Constant(value=str(word))
+                    | ast.keyword(arg=str(word))
+                ):
+                    found.add(word)
+    return found
 
 
 def _introduced(found: list[Edit]) -> Iterator[str]:

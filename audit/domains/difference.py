@@ -218,8 +218,8 @@ class _Difference:
             for x, y in zip(a, b, strict=True):
                 self._expression(symbol, x, y)
             return
-        hashes = [[self.prints.of(item) for item in items] for items in (a, b)]
-        for tag, i1, i2, j1, j2 in SequenceMatcher(None, *hashes, autojunk=False).get_opcodes():
+        x_hashes, y_hashes = ([self.prints.of(item) for item in items] for items in (a, b))
+        for tag, i1, i2, j1, j2 in SequenceMatcher(None, x_hashes, y_hashes, autojunk=False).get_opcodes():
             if tag == "equal":
                 continue
             for x, y in zip(a[i1:i2], b[j1:j2], strict=False):
@@ -278,7 +278,9 @@ def _commutes(node: ast.stmt) -> bool:
     match node:
         case ast.Assign(targets=[ast.Name() | ast.Attribute()], value=value):
             return not isinstance(value, ast.Name) and not any(
-                isinstance(part, ast.Name) and part.id not in ("self", "nn", "torch", "F", "math", "np") and not part.id.isupper()
+                isinstance(part, ast.Name)
+                and part.id not in ("self", "nn", "torch", "F", "math", "np")
+                and not part.id.isupper()
                 for part in ast.walk(value)
                 if isinstance(part, ast.Name) and not _is_parameter_like(part.id)
             )
@@ -313,7 +315,11 @@ def _descends(a: ast.AST, b: ast.AST) -> bool:
 
 def _same_callee(a: ast.expr, b: ast.expr) -> bool:
     """Whether both are the same function, or the same method of whatever two expressions give."""
-    if isinstance(a, ast.Attribute) and isinstance(b, ast.Attribute) and isinstance(a.value, ast.Call | ast.Subscript | ast.BinOp):
+    if (
+        isinstance(a, ast.Attribute)
+        and isinstance(b, ast.Attribute)
+        and isinstance(a.value, ast.Call | ast.Subscript | ast.BinOp)
+    ):
         return a.attr == b.attr
     return ast.dump(a) == ast.dump(b)
 
@@ -368,7 +374,10 @@ def _defaults(args: ast.arguments) -> Iterator[tuple[str, ast.expr | None]]:
 
 
 def _items(node: ast.Dict, prints: Prints) -> dict[int, ast.expr]:
-    return {prints.of(key) if key is not None else prints.of(value): value for key, value in zip(node.keys, node.values, strict=True)}
+    return {
+        prints.of(key) if key is not None else prints.of(value): value
+        for key, value in zip(node.keys, node.values, strict=True)
+    }
 
 
 def _bound(tree: ast.Module | None, inside: set[str]) -> Iterator[tuple[str, tuple[str, ast.stmt]]]:
@@ -376,7 +385,12 @@ def _bound(tree: ast.Module | None, inside: set[str]) -> Iterator[tuple[str, tup
     for node in ast.walk(tree) if tree is not None else ():
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield alias.asname or alias.name.partition(".")[0], (alias.name if alias.asname else alias.name.partition(".")[0], node)
-        elif isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").rpartition(".")[2] not in inside:
+                yield (
+                    alias.asname or alias.name.partition(".")[0],
+                    (alias.name if alias.asname else alias.name.partition(".")[0], node),
+                )
+        elif (
+            isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").rpartition(".")[2] not in inside
+        ):
             for alias in node.names:
                 yield alias.asname or alias.name, (f"{node.module}.{alias.name}", node)

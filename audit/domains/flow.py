@@ -1,7 +1,9 @@
 """Where a value goes: from a constant through fields, parameters and variables to the code that consumes it."""
 
 import ast
+import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from audit.domains.canon import FUNCTIONS, Function
 from audit.domains.matching import called
@@ -30,9 +32,36 @@ class Votes(dict[Domain, float]):
         total = sum(self.values())
         return Votes({domain: vote / total for domain, vote in self.items()}) if total else Votes()
 
+
 _SHAPES = frozenset(
-    {"Linear", "CastedLinear", "Conv1d", "Conv2d", "Embedding", "zeros", "ones", "empty", "full", "randn", "rand", "arange", "range"}
-    | {"view", "reshape", "expand", "repeat", "split", "chunk", "unfold", "BatchNorm2d", "LayerNorm", "MaxPool2d", "linspace"}
+    {
+        "Linear",
+        "CastedLinear",
+        "Conv1d",
+        "Conv2d",
+        "Embedding",
+        "zeros",
+        "ones",
+        "empty",
+        "full",
+        "randn",
+        "rand",
+        "arange",
+        "range",
+    }
+    | {
+        "view",
+        "reshape",
+        "expand",
+        "repeat",
+        "split",
+        "chunk",
+        "unfold",
+        "BatchNorm2d",
+        "LayerNorm",
+        "MaxPool2d",
+        "linspace",
+    }
 )
 # Options that mean one thing whatever optimiser, group or criterion they are given to.
 _OPTIONS = {
@@ -50,10 +79,21 @@ _OPTIONS = {
     "non_blocking": Domain.SYS,
 }
 _GROUP_KEYS = frozenset({"lr", "momentum", "betas", "eps", "initial_lr", "weight_decay", "ns_steps", "nesterov"})
+_FEEDING = re.compile(r"threads|workers|prefetch|pin_memory")
 _STRONG_LOSS = frozenset(
-    {"cross_entropy", "nll_loss", "mse_loss", "kl_div", "CrossEntropyLoss", "binary_cross_entropy_with_logits", "linear_cross_entropy"}
+    {
+        "cross_entropy",
+        "nll_loss",
+        "mse_loss",
+        "kl_div",
+        "CrossEntropyLoss",
+        "binary_cross_entropy_with_logits",
+        "linear_cross_entropy",
+    }
 )
-_WEAK_CALLS = frozenset({"to", "save", "load", "write", "time", "contiguous", "cuda", "log", "encode", "log_softmax", "logsumexp", "tanh"})
+_WEAK_CALLS = frozenset(
+    {"to", "save", "load", "write", "time", "contiguous", "cuda", "log", "encode", "log_softmax", "logsumexp", "tanh"}
+)
 
 
 @dataclass
@@ -79,10 +119,14 @@ class Flow:
     # --- from a place
 
     def at(self, node: ast.AST, trace: Trace, depth: int = 0) -> Votes:
-        """Surfaces of whatever consumes the value of `node`: by the role of the code around it, else by following it."""
+        """Surfaces of whatever consumes the value of `node`: the role of the code around it, else followed."""
         role = self.roles.of(self.program.function_of(node))
         if role is None:
             return self.climb(node, trace, depth)
+        if role is Domain.ARCH and depth:
+            votes = self._handed_on(node, trace, depth)
+            if votes:
+                return votes
         domain = self.refine(role, node, trace)
         trace.readers.setdefault(domain, self.program.symbol_of(node))
         return Votes({domain: 1.0})
@@ -92,7 +136,11 @@ class Flow:
         around = self._around(node)
         self._note(node, around, trace)
         for above in around:
-            if isinstance(above, ast.keyword) and above.arg in _OPTIONS and role in (Domain.OPT, Domain.ARCH, Domain.LOSS, Domain.DATA):
+            if (
+                isinstance(above, ast.keyword)
+                and above.arg in _OPTIONS
+                and role in (Domain.OPT, Domain.ARCH, Domain.LOSS, Domain.DATA)
+            ):
                 return _OPTIONS[above.arg]
         match role:
             case Domain.ARCH:
@@ -105,7 +153,8 @@ class Flow:
                 return Domain.REG if any("smoothing" in word for word in self._words(node)) else Domain.LOSS
             case Domain.DATA:
                 words = self._words(node)
-                return Domain.SYS if words and all(_OPTIONS.get(word) is Domain.SYS for word in words) else Domain.DATA
+                feeding = words and all(_OPTIONS.get(word) is Domain.SYS for word in words)
+                return Domain.SYS if feeding or _FEEDING.search(snake(self.target(node) or "")) else Domain.DATA
         return role
 
     def _around(self, node: ast.AST) -> list[ast.AST]:
@@ -118,11 +167,14 @@ class Flow:
         return found
 
     def _note(self, node: ast.AST, around: list[ast.AST], trace: Trace) -> None:
-        for below, above in zip(around, around[1:], strict=False):
+        for below, above in pairwise(around):
             match above:
                 case ast.Call() if called(above) in _SHAPES and below is not above.func:
                     trace.shaped = True
                 case ast.Slice():
+                    trace.shaped = True
+                case ast.Compare() | ast.BinOp(op=ast.Div()) if _has_time(above) and not _has_time(node):
+                    # Training time is counted in steps: a bound on it is a number of steps.
                     trace.shaped = True
                 case ast.If(test=test) | ast.IfExp(test=test) | ast.While(test=test) if test is below:
                     trace.tested = True
@@ -138,10 +190,14 @@ class Flow:
         below = node
         for above in (node, *self.program.ancestors(node)):
             match above:
+                case ast.keyword() if (
+                    isinstance(call := self.program.parent.get(above), ast.Call) and called(call) == "add_argument"
+                ):
+                    return _flag(call)
                 case ast.keyword(arg=str(name)):
                     return name
                 case ast.Dict() if below in above.values:
-                    key = above.keys[above.values.index(below)]  # type: ignore[arg-type]
+                    key = above.keys[above.values.index(below)]
                     if isinstance(key, ast.Constant) and isinstance(key.value, str):
                         return key.value
                 case ast.List() | ast.Tuple() if (flag := _flag_before(above, below)) is not None:
@@ -170,23 +226,20 @@ class Flow:
                 if domain is not None:
                     return domain
         words = self._words(node)
-        if any("dropout" in word or "drop_path" in word for word in words) and len(words) <= 6:
+        if any(domain_of_name(word) is Domain.REG for word in words) and len(words) <= 6:
             return Domain.REG
         statement = around[-1]
         if isinstance(statement, ast.Assign | ast.AugAssign | ast.AnnAssign):
             target = _target_word(statement.targets[0] if isinstance(statement, ast.Assign) else statement.target)
-            if target and domain_of_name(target) is Domain.LOSS and target not in self.model_members:
+            if target and domain_of_name(target) is Domain.LOSS:
                 return Domain.LOSS
+        if isinstance(node, ast.stmt) and any(_assigns_loss(part) for part in ast.walk(node)):
+            return Domain.LOSS
         if isinstance(statement, ast.Return) and any(word == "loss" or word.endswith("_loss") for word in words):
             return Domain.LOSS
         if isinstance(node, ast.arg | ast.Name) and self._only_in_loss(node):
             return Domain.LOSS
         return Domain.ARCH
-
-    @property
-    def model_members(self) -> frozenset[str]:
-        """Names that look like losses and are none; kept small on purpose."""
-        return frozenset({"ce_gain"})
 
     def _call_in_model(self, call: ast.Call) -> Domain | None:
         name = called(call)
@@ -211,15 +264,18 @@ class Flow:
         """Surfaces that the value of `node` reaches, from a place that has no surface of its own."""
         if depth > MAX_DEPTH:
             return Votes()
-        timed, below = False, node
+        timed, below = isinstance(node, ast.BinOp | ast.Compare | ast.IfExp) and _has_time(node), node
         for above in self.program.ancestors(node):
             match above:
+                case ast.Call(func=ast.Attribute(attr="backward")) if below is above.func:
+                    return self._found(Domain.LOSS, above, trace)
                 case ast.Call() if below is not above.func:
                     votes = self._argument(above, below, timed, trace, depth)
                     if votes is not None:
                         return votes
                 case ast.BinOp() | ast.Compare():
-                    timed = timed or any(isinstance(p, ast.Name | ast.Attribute) and is_time(_word(p) or "") for p in ast.walk(above))
+                    timed = timed or _has_time(above)
+                    trace.shaped = trace.shaped or (timed and isinstance(above, ast.Compare) and not _has_time(node))
                 case ast.Dict() if below in above.values:
                     return self._key(above, below, timed, trace, depth)
                 case ast.List() | ast.Tuple() if (flag := _flag_before(above, below)) is not None:
@@ -229,7 +285,11 @@ class Flow:
                 case ast.arguments():
                     function = self.program.parent[above]
                     name = next((name for name, default in _defaults(above) if default is below), None)
-                    return self.parameter(function, name, trace, depth + 1) if isinstance(function, FUNCTIONS) and name else Votes()
+                    return (
+                        self.parameter(function, name, trace, depth + 1)
+                        if isinstance(function, FUNCTIONS) and name
+                        else Votes()
+                    )
                 case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test) if below is test:
                     trace.tested = True
                     if isinstance(above, ast.stmt):
@@ -257,6 +317,9 @@ class Flow:
             flag = _flag(call)
             return self.member(flag, trace, depth + 1) if flag and keyword != "help" else Votes()
         own = self.program.callee(call)
+        plain = own is not None and not isinstance(own, ast.ClassDef)
+        if plain and timed and self.roles.of(own) in (None, Domain.DATA, Domain.OPT):  # type: ignore[arg-type]
+            return self._found(Domain.SCHED, call, trace)
         if own is not None:
             return self._own_argument(own, call, argument, trace, depth)
         if name == "dict" and keyword:
@@ -264,6 +327,9 @@ class Flow:
         if keyword in _GROUP_KEYS:
             return self._found(Domain.SCHED if timed else Domain.OPT, call, trace)
         domain = domain_of_call(name)
+        if domain is None and isinstance(call.func, ast.Name):
+            # A function from outside the recipe: its name is all there is to see.
+            domain = self.roles.of_name(name)
         if domain is None or name in _WEAK_CALLS:
             return None
         return self._found(domain, call, trace)
@@ -271,7 +337,12 @@ class Flow:
     def _own_argument(
         self, own: Function | ast.ClassDef, call: ast.Call, argument: ast.AST, trace: Trace, depth: int
     ) -> Votes | None:
-        if isinstance(own, ast.ClassDef) and self.roles.is_config(own) and isinstance(argument, ast.keyword) and argument.arg:
+        if (
+            isinstance(own, ast.ClassDef)
+            and self.roles.is_config(own)
+            and isinstance(argument, ast.keyword)
+            and argument.arg
+        ):
             return self.member(argument.arg, trace, depth + 1)
         taken = self.program.parameter(own, call, argument)
         votes = self.parameter(*taken, trace, depth + 1) if taken is not None else Votes()
@@ -299,7 +370,9 @@ class Flow:
         votes = self.member(key, trace, depth + 1)
         return votes or self.climb(holder, trace, depth + 1)
 
-    def _assigned(self, node: ast.Assign | ast.AnnAssign | ast.AugAssign | ast.NamedExpr, timed: bool, trace: Trace, depth: int) -> Votes:
+    def _assigned(
+        self, node: ast.Assign | ast.AnnAssign | ast.AugAssign | ast.NamedExpr, timed: bool, trace: Trace, depth: int
+    ) -> Votes:
         votes: Votes = Votes()
         for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
             name = _target_word(target)
@@ -311,8 +384,9 @@ class Flow:
                 return self._found(Domain.SCHED, node, trace)
             if isinstance(target, ast.Name):
                 votes.add(self.variable(name, node, trace, depth + 1))
-                if isinstance(self.program.parent.get(node), ast.ClassDef):
-                    votes.add(self.member(name, trace, depth + 1))
+                owner = self.program.parent.get(node)
+                if isinstance(owner, ast.ClassDef):
+                    votes.add(self.member(name, trace, depth + 1, owner))
             else:
                 votes.add(self.member(name, trace, depth + 1))
         return votes
@@ -360,15 +434,16 @@ class Flow:
             votes.add(self.at(load, trace, depth).normal())
         return votes
 
-    def member(self, name: str, trace: Trace, depth: int) -> Votes:
-        """Surfaces that read an attribute or key of this name, of whatever object."""
+    def member(self, name: str, trace: Trace, depth: int, owner: ast.ClassDef | None = None) -> Votes:
+        """Surfaces that read a member of this name: of `owner` where it is given and types tell, else of any object."""
         key = snake(name)
         if ("member", key) in trace.seen or depth > MAX_DEPTH:
             return Votes()
         trace.seen.add(("member", key))
         votes: Votes = Votes()
         for node in self.program.members.get(key, ())[:MAX_READS]:
-            votes.add(self.at(node, trace, depth).normal())
+            if owner is None or self.program.may_belong(node, owner):
+                votes.add(self.at(node, trace, depth).normal())
         return votes
 
     def parameter(self, function: Function, name: str, trace: Trace, depth: int) -> Votes:
@@ -379,11 +454,11 @@ class Flow:
         votes: Votes = Votes()
         for load in self.program.loads.get(name, ()):
             if function in self.program.ancestors(load):
-                votes.add(self._in_parameter(load, trace, depth).normal())
+                votes.add(self.at(load, trace, depth).normal())
         return votes
 
-    def _in_parameter(self, load: ast.Name, trace: Trace, depth: int) -> Votes:
-        """One read of a parameter. Stored on `self` unchanged, or handed to another module, it is followed on."""
+    def _handed_on(self, load: ast.AST, trace: Trace, depth: int) -> Votes:
+        """Inside the model: a value stored on `self` unchanged, or handed to another module, is followed on."""
         statement = self.program.parent.get(load)
         match statement:
             case ast.Assign(targets=[ast.Attribute(attr=name, value=ast.Name(id="self"))]):
@@ -394,10 +469,8 @@ class Flow:
                 call = self.program.parent[statement] if isinstance(statement, ast.keyword) else statement
                 if isinstance(call, ast.Call) and self.program.callee(call) is not None:
                     argument = statement if isinstance(statement, ast.keyword) else load
-                    votes = self._argument(call, argument, False, trace, depth + 1)
-                    if votes:
-                        return votes
-        return self.at(load, trace, depth)
+                    return self._argument(call, argument, False, trace, depth + 1) or Votes()
+        return Votes()
 
     def member_of_class(self, name: str, near: ast.AST, trace: Trace, depth: int) -> Votes:
         """Surfaces that read `self.name` in the class around `near`."""
@@ -422,7 +495,11 @@ class Flow:
                     domain, weight = self._called(part)
                     if domain is not None:
                         votes[domain] += weight
-                elif isinstance(part, ast.Subscript) and isinstance(part.ctx, ast.Store) and _target_word(part) in _GROUP_KEYS:
+                elif (
+                    isinstance(part, ast.Subscript)
+                    and isinstance(part.ctx, ast.Store)
+                    and _target_word(part) in _GROUP_KEYS
+                ):
                     votes[Domain.OPT] += 1.0
                 elif word := _word(part):
                     domain = domain_of_name(word)
@@ -431,18 +508,34 @@ class Flow:
         return votes
 
     def _called(self, call: ast.Call) -> tuple[Domain | None, float]:
-        own = self.program.callee(call)
+        own, name = self.program.callee(call), called(call)
+        if name in LOGGING:
+            return Domain.SYS, 0.02
         if own is not None:
             role = self.roles.of_class(own) if isinstance(own, ast.ClassDef) else self.roles.of(own)
             return role, 1.5
-        name = called(call)
         domain = domain_of_call(name)
+        if domain is None and (named := self.roles.of_name(name)) is not None:
+            return named, 2.0 if named is Domain.EVAL else 1.0
         return domain, 0.1 if name in _WEAK_CALLS or name in LOGGING else 0.4 if domain is Domain.SYS else 1.0
+
+
+def _has_time(node: ast.AST) -> bool:
+    return any(isinstance(part, ast.Name | ast.Attribute) and is_time(_word(part) or "") for part in ast.walk(node))
+
+
+def _assigns_loss(node: ast.AST) -> bool:
+    if not isinstance(node, ast.Assign | ast.AugAssign):
+        return False
+    target = _target_word(node.targets[0] if isinstance(node, ast.Assign) else node.target)
+    return target is not None and domain_of_name(target) is Domain.LOSS
 
 
 def _word(node: ast.AST) -> str | None:
     match node:
         case ast.Name(id=word) | ast.Attribute(attr=word) | ast.keyword(arg=str(word)) | ast.arg(arg=word):
+            return word
+        case ast.Subscript(slice=ast.Constant(value=str(word))):
             return word
     return None
 

@@ -11,10 +11,45 @@ from audit.domains.names import LOGGING, is_size, snake
 from audit.domains.report import Kind
 from ledger.vocabulary import Domain
 
-_FILLS = frozenset({"zeros", "ones", "full", "empty", "zeros_like", "ones_like", "full_like", "tensor", "randn", "rand", "randn_like"})
-_ARITHMETIC = frozenset({"int", "float", "max", "min", "len", "round", "sqrt", "abs", "ceil", "floor", "log", "log2", "pow", "exp", "tuple", "list", "bool"})
+_FILLS = frozenset(
+    {"zeros", "ones", "full", "empty", "zeros_like", "ones_like", "full_like", "tensor", "randn", "rand", "randn_like"}
+)
+_ARITHMETIC = frozenset(
+    {
+        "int",
+        "float",
+        "max",
+        "min",
+        "len",
+        "round",
+        "sqrt",
+        "abs",
+        "ceil",
+        "floor",
+        "log",
+        "log2",
+        "pow",
+        "exp",
+        "tuple",
+        "list",
+        "bool",
+    }
+)
 _INITIALISERS = frozenset(
-    {"mul_", "fill_", "zero_", "copy_", "normal_", "uniform_", "constant_", "zeros_", "ones_", "orthogonal_", "trunc_normal_", "dirac_"}
+    {
+        "mul_",
+        "fill_",
+        "zero_",
+        "copy_",
+        "normal_",
+        "uniform_",
+        "constant_",
+        "zeros_",
+        "ones_",
+        "orthogonal_",
+        "trunc_normal_",
+        "dirac_",
+    }
     | {"kaiming_normal_", "kaiming_uniform_", "xavier_uniform_", "xavier_normal_", "eye_", "div_", "add_"}
 )
 _FLOAT_SIZES = ("mult", "expand", "width", "epoch", "hidden", "aspect", "data_ratio", "ratio_of", "steps", "tokens")
@@ -39,7 +74,11 @@ def _one_sided(node: ast.AST, domain: Domain, flow: Flow, trace: Trace) -> Kind:
     match node:
         case ast.keyword(value=value) if _is_static(value, flow, node):
             flag = isinstance(value, ast.Constant) and isinstance(value.value, bool)
-            return Kind.STRUCTURAL if flag and domain is Domain.ARCH else _size_or_scalar(value, domain, flow, trace)
+            return (
+                Kind.STRUCTURAL
+                if flag and (domain is Domain.ARCH or trace.tested)
+                else _size_or_scalar(value, domain, flow, trace)
+            )
         case ast.arg():
             return Kind.SCALAR
         case ast.AnnAssign(value=value) | ast.Assign(value=value) if _is_constant(value):
@@ -89,7 +128,8 @@ def is_value(node: ast.AST, flow: Flow, at: ast.AST) -> bool:
 
 def _is_constant(node: ast.AST | None) -> bool:
     return node is not None and all(
-        not isinstance(part, ast.Call) or called(part) in _ARITHMETIC | {"get", "getenv", "field"} for part in ast.walk(node)
+        not isinstance(part, ast.Call) or called(part) in _ARITHMETIC | {"get", "getenv", "field"}
+        for part in ast.walk(node)
     )
 
 
@@ -100,13 +140,23 @@ def _is_arithmetic(node: ast.AST) -> bool:
 def _is_static(node: ast.AST, flow: Flow, at: ast.AST) -> bool:
     if isinstance(node, ast.Constant):
         return True
-    if not all(not isinstance(part, ast.Call) or called(part) in _ARITHMETIC | {"get", "getenv"} for part in ast.walk(node)):
+    if not all(
+        not isinstance(part, ast.Call) or called(part) in _ARITHMETIC | {"get", "getenv"} for part in ast.walk(node)
+    ):
         return False
-    if any(isinstance(part, ast.Lambda | ast.ListComp | ast.GeneratorExp | ast.IfExp | ast.Compare | ast.BoolOp) for part in ast.walk(node)):
+    if any(
+        isinstance(part, ast.Lambda | ast.ListComp | ast.GeneratorExp | ast.IfExp | ast.Compare | ast.BoolOp)
+        for part in ast.walk(node)
+    ):
         return False
     function = flow.program.function_of(at)
     role = flow.roles.of(function)
-    if function is None or function.name == "__init__" or (role is Domain.ARCH and flow.roles.is_init(function)):
+    if (
+        function is None
+        or role is None
+        or function.name == "__init__"
+        or (role is Domain.ARCH and flow.roles.is_init(function))
+    ):
         return True
     # Inside running code a bare name is a tensor or a state; only fields of settings and of `self` are plain values.
     names = [part for part in ast.walk(node) if isinstance(part, ast.Name)]
@@ -126,8 +176,10 @@ def _of_values(old: ast.AST, new: ast.AST, domain: Domain, flow: Flow, trace: Tr
 
 def _of_flags(x: object, y: object, node: ast.AST, domain: Domain, flow: Flow, trace: Trace) -> Kind:
     if isinstance(x, str) and isinstance(y, str):
-        numbers = _number(x), _number(y)
-        if None not in numbers:
+        before, after = _number(x), _number(y)
+        if before is not None and after is not None:
+            if (not before) != (not after) and trace.tested and domain is not Domain.SYS:
+                return Kind.STRUCTURAL
             return _size_or_scalar(node, domain, flow, trace)
         if is_size(flow.target(node) or "") or (x and y and set(x + y) <= set("SLsl")):
             return Kind.DIMENSIONAL
@@ -136,9 +188,10 @@ def _of_flags(x: object, y: object, node: ast.AST, domain: Domain, flow: Flow, t
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return None
+    return int(number) if number.is_integer() and "." not in text else number
 
 
 def _size_or_scalar(node: ast.AST, domain: Domain, flow: Flow, trace: Trace) -> Kind:
@@ -152,7 +205,11 @@ def _size_or_scalar(node: ast.AST, domain: Domain, flow: Flow, trace: Trace) -> 
         return Kind.SCALAR
     if isinstance(number, float) and (not math.isfinite(number) or number != int(number) or number < 1):
         return Kind.DIMENSIONAL if any(word in name for word in _FLOAT_SIZES) else Kind.SCALAR
-    if is_size(name) or (trace.shaped and domain in (Domain.ARCH, Domain.EVAL, Domain.QUANT, Domain.DATA, Domain.SCHED) and isinstance(number, int)):
+    if is_size(name) or (
+        trace.shaped
+        and domain in (Domain.ARCH, Domain.EVAL, Domain.QUANT, Domain.DATA, Domain.SCHED)
+        and isinstance(number, int)
+    ):
         return Kind.DIMENSIONAL
     return Kind.SCALAR
 
@@ -173,7 +230,13 @@ def _of_code(old: ast.AST, new: ast.AST, domain: Domain, flow: Flow, trace: Trac
     if not flow.roles.is_forward(new) and _without_factor(old) == _without_factor(new):
         return Kind.SCALAR
     function = flow.program.function_of(new)
-    if domain is Domain.ARCH and function is not None and function.name == "__init__" and _is_arithmetic(old) and _is_arithmetic(new):
+    if (
+        domain is Domain.ARCH
+        and function is not None
+        and function.name == "__init__"
+        and _is_arithmetic(old)
+        and _is_arithmetic(new)
+    ):
         # A size or an initial number computed by another formula.
         return Kind.DIMENSIONAL if trace.shaped or is_size(flow.target(new) or "") else Kind.SCALAR
     return Kind.STRUCTURAL
@@ -182,7 +245,9 @@ def _of_code(old: ast.AST, new: ast.AST, domain: Domain, flow: Flow, trace: Trac
 def _shape(call: ast.Call) -> set[str]:
     """The arguments that say how large the tensor is; `(dim,)` and `dim` are one."""
     size = call.args[:1]
-    elements = size[0].elts if size and isinstance(size[0], ast.Tuple) else call.args if called(call) != "full" else size
+    elements = (
+        size[0].elts if size and isinstance(size[0], ast.Tuple) else call.args if called(call) != "full" else size
+    )
     return {ast.dump(item) for item in elements}
 
 

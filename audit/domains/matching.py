@@ -10,7 +10,9 @@ from audit.domains.canon import DEFINITIONS, FUNCTIONS, Definition, Function, Pr
 
 Trees = dict[str, ast.Module]
 
-_CALLED_BY_LIBRARIES = re.compile(r"__\w+__|forward|backward|step|setup_context|state_dict|load_state_dict|train|eval|main|extra_repr")
+_CALLED_BY_LIBRARIES = re.compile(
+    r"__\w+__|forward|backward|step|setup_context|state_dict|load_state_dict|train|eval|main|extra_repr"
+)
 SIMILAR = 0.6
 """Share of common statements from which two definitions count as one that was renamed and edited."""
 
@@ -94,12 +96,15 @@ def _rename_definitions(old: Trees, new: Trees) -> None:
             _rename_all(new, _pairs(methods(definition), methods(twin)))
 
 
-def _pairs(before: dict[str, Definition] | dict[str, Function], after: dict[str, Definition] | dict[str, Function]) -> dict[str, str]:
+def _pairs(
+    before: dict[str, Definition] | dict[str, Function], after: dict[str, Definition] | dict[str, Function]
+) -> dict[str, str]:
     """New name -> old name of definitions that are one and the same, or nearly."""
     gone = {name: _shape(node) for name, node in before.items() if name not in after}
     come = {name: _shape(node) for name, node in after.items() if name not in before}
     scored = sorted(
-        ((_overlap(gone[a], come[b]), a, b) for a in gone for b in come if type(before[a]) is type(after[b])), reverse=True
+        ((_overlap(gone[a], come[b]), a, b) for a in gone for b in come if type(before[a]) is type(after[b])),
+        reverse=True,
     )
     found: dict[str, str] = {}
     for score, a, b in scored:
@@ -116,7 +121,9 @@ def _shape(node: Definition) -> Counter[int]:
         rename_names(function, {name: f"v{index}" for index, name in enumerate(locals_of(function))})
     blind.name = "_"
     prints = Prints()
-    return Counter(prints.of(part) for part in ast.walk(blind) if isinstance(part, ast.expr) and not isinstance(part, ast.Name))
+    return Counter(
+        prints.of(part) for part in ast.walk(blind) if isinstance(part, ast.expr) and not isinstance(part, ast.Name)
+    )
 
 
 def _overlap(a: Counter[int], b: Counter[int]) -> float:
@@ -135,7 +142,9 @@ def _rename_all(trees: Trees, names: dict[str, str]) -> None:
                     node.id = names[name]
                 case ast.Attribute(attr=name) if name in names:
                     node.attr = names[name]
-                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name) if name in names:
+                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name) if (
+                    name in names
+                ):
                     node.name = names[name]
                 case ast.alias(name=name) if name in names:
                     node.name = names[name]
@@ -155,7 +164,9 @@ def _rename_members(old: Trees, new: Trees) -> None:
         return
     reads = words(old.values()), words(new.values())
     strings = _strings(old) | _strings(new)
-    if all(reads[0][a] == reads[1][b] and a not in strings and b not in strings for a, b in zip(gone, come, strict=True)):
+    if all(
+        reads[0][a] == reads[1][b] and a not in strings and b not in strings for a, b in zip(gone, come, strict=True)
+    ):
         _rename_all(new, dict(zip(come, gone, strict=True)))
 
 
@@ -193,22 +204,25 @@ def _inline_constants(mine: Trees, other: Trees) -> None:
     """Put module constants that the other version does not know where they are read."""
     foreign = {name for tree in other.values() for name in _constants(tree)}
     for tree in mine.values():
-        constants = {name: node for name, node in _constants(tree).items() if name not in foreign}
-        if constants:
-            _PutConstants({name: node.value for name, node in constants.items()}).visit(tree)
-            tree.body = [statement for statement in tree.body if statement not in constants.values()]
+        own = {name: node for name, node in _constants(tree).items() if name not in foreign}
+        if not own:
+            continue
+        stores = Counter(n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+        once = {name: node for name, node in own.items() if stores[name] == 1}
+        _PutConstants({name: node.value for name, node in once.items()}).visit(tree)
+        tree.body = [statement for statement in tree.body if statement not in once.values()]
 
 
 def _constants(tree: ast.Module) -> dict[str, ast.Assign]:
-    """Module-level names that are assigned a number once and never again."""
-    stores = Counter(node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    """Names that are assigned a number at module level."""
     return {
-        name: statement
+        target.id: statement
         for statement in tree.body
         if isinstance(statement, ast.Assign)
         for target in statement.targets
-        if isinstance(target, ast.Name) and stores[name := target.id] == 1
-        if isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, int | float)
+        if isinstance(target, ast.Name)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, int | float)
     }
 
 
@@ -229,7 +243,8 @@ def _dissolve_helpers(mine: Trees, other: Trees) -> None:
     foreign |= {name for _, item in top_level(other) if isinstance(item, ast.ClassDef) for name in methods(item)}
     owners: list[tuple[ast.Module | ast.ClassDef, Function]] = []
     for tree in mine.values():
-        classes = [tree, *(item for item in tree.body if isinstance(item, ast.ClassDef))]
+        classes: list[ast.Module | ast.ClassDef] = [tree]
+        classes += [item for item in tree.body if isinstance(item, ast.ClassDef)]
         owners += [(owner, item) for owner in classes for item in owner.body if isinstance(item, FUNCTIONS)]
     for owner, function in owners:
         if function.name in foreign or function.decorator_list or _CALLED_BY_LIBRARIES.fullmatch(function.name):
@@ -327,7 +342,11 @@ class _PutBody(ast.NodeTransformer):
 
     def _spliced(self, statement: ast.AST) -> list[ast.AST]:
         match statement:
-            case ast.Assign(value=ast.Call() as call) | ast.Return(value=ast.Call() as call) | ast.Expr(value=ast.Call() as call):
+            case (
+                ast.Assign(value=ast.Call() as call)
+                | ast.Return(value=ast.Call() as call)
+                | ast.Expr(value=ast.Call() as call)
+            ):
                 if called(call) == self.function.name:
                     return self._body(statement, call)
         return [statement]

@@ -156,4 +156,6 @@ def is_time(name: str) -> bool:
 def is_size(name: str) -> bool:
     """Whether a constant of this name counts or measures structure: a width, a depth, a number of steps."""
     text = snake(name)
+    if _SIZES.search(text.rpartition("_")[2]) is not None:
+        return True
     return _SIZES.search(text) is not None and _NO_SIZES.search(text) is None

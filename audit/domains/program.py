@@ -1,6 +1,7 @@
 """A recipe version as syntax with an index: parents, definitions, and where every name is read."""
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -105,7 +106,11 @@ class Program:
         outer = self.function_of(scope) if scope is not None else None
         for load in self.loads.get(name, ()):
             above = list(self.ancestors(load))
-            if (scope is None and above[-1:] and self._sees(near, load, above)) or scope in above or (outer in above and outer):
+            if (
+                (scope is None and above[-1:] and self._sees(near, load, above))
+                or scope in above
+                or (outer in above and outer)
+            ):
                 yield load
 
     def _sees(self, near: ast.AST, load: ast.Name, above: list[ast.AST]) -> bool:
@@ -119,9 +124,22 @@ class Program:
         found: dict[ast.AST, set[str]] = {}
         for functions in self.functions.values():
             for function in functions:
-                stores = {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+                stores = {
+                    node.id
+                    for node in ast.walk(function)
+                    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+                }
                 found[function] = stores | {arg.arg for arg in arguments_of(function)}
         return found
+
+    def may_belong(self, read: ast.AST, owner: ast.ClassDef) -> bool:
+        """Whether `x.member` may read a field of `owner`: not where parameter `x` is said to be of another class."""
+        if not (isinstance(read, ast.Attribute) and isinstance(read.value, ast.Name)):
+            return True
+        function = self.function_of(read)
+        said = {arg.arg: arg.type_comment or "" for arg in arguments_of(function)} if function is not None else {}
+        named = {name for name in self.classes if name in re.findall(r"\w+", said.get(read.value.id, ""))}
+        return not named or owner.name in named
 
     def callee(self, call: ast.Call) -> Function | ast.ClassDef | None:
         """The recipe's own definition that a call goes to, where its name is not ambiguous."""
@@ -131,7 +149,9 @@ class Program:
         found = self.functions.get(name, [])
         return found[0] if len(found) == 1 else None
 
-    def parameter(self, definition: Function | ast.ClassDef, call: ast.Call, argument: ast.AST) -> tuple[Function, str] | None:
+    def parameter(
+        self, definition: Function | ast.ClassDef, call: ast.Call, argument: ast.AST
+    ) -> tuple[Function, str] | None:
         """(function, parameter) that takes an argument of a call."""
         function = self.constructor(definition) if isinstance(definition, ast.ClassDef) else definition
         if function is None:

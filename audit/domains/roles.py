@@ -12,7 +12,19 @@ from audit.domains.program import Program
 from ledger.vocabulary import Domain
 
 _MODULES = frozenset(
-    {"Module", "ModuleList", "Sequential", "Linear", "Embedding", "Conv1d", "Conv2d", "BatchNorm2d", "LayerNorm", "RMSNorm", "GroupNorm"}
+    {
+        "Module",
+        "ModuleList",
+        "Sequential",
+        "Linear",
+        "Embedding",
+        "Conv1d",
+        "Conv2d",
+        "BatchNorm2d",
+        "LayerNorm",
+        "RMSNorm",
+        "GroupNorm",
+    }
 )
 _DATA_CLASSES = re.compile(r"(Iterable)?Dataset|DataLoader|Sampler")
 _CLASS_NAMES = (
@@ -29,12 +41,21 @@ _CONFIGS = re.compile(r"config|hyper|args|hparams|settings|params|options|budget
 _FUNCTION_NAMES = (
     (
         Domain.QUANT,
-        r"quant|dequant|gptq|int[468]\b|_int[468]|pack_(?:bits|int|weights|nibbles)|unpack|compress|serialize|artifact|prun|codebook"
+        r"quant|dequant|gptq|(?:en|de)code_(?:matrix|tensor|weight|state|row)|^restore$|int[468]\b|_int[468]|pack_(?:bits|int|weights|nibbles)|unpack|compress|serialize|artifact|prun|codebook"
         r"|hessian|calibrat|export|clip_scale|rle_|huffman|byte_shuffle",
     ),
-    (Domain.EVAL, r"^_?eval|evaluat|valid|^val_|_val$|ttt|sliding|^infer|predict|(?:^|_)tta|bpb|accuracy|^generate|score|core_metric|test_time|adapt_"),
-    (Domain.SCHED, r"sched|(?:^|_)lr(?:_|$)|lr_mul|warm_?up|warm_?down|cool_?down|anneal|momentum_at|get_\w*momentum|get_weight_decay|_at_step"),
-    (Domain.OPT, r"optimi[sz]er|zeropower|newton|muon|adam|(?:^|_)ema|swa|clip_grad|param_groups|polar|orthogonali[sz]e|average_weights|update_average"),
+    (
+        Domain.EVAL,
+        r"^_?eval|evaluat|valid|^val_|_val$|ttt|sliding|^infer|predict|(?:^|_)tta|bpb|accuracy|^generate|score|core_metric|test_time|adapt_",
+    ),
+    (
+        Domain.SCHED,
+        r"sched|(?:^|_)lr(?:_|$)|lr_mul|warm_?up|warm_?down|cool_?down|anneal|momentum_at|get_\w*momentum|get_weight_decay|_at_step",
+    ),
+    (
+        Domain.OPT,
+        r"optimi[sz]er|zeropower|newton|muon|adam|(?:^|_)ema|swa|clip_grad|param_groups|polar|orthogonali[sz]e|average_weights|update_average",
+    ),
     (Domain.LOSS, r"loss|cross_entropy|criterion|objective"),
     (
         Domain.DATA,
@@ -119,11 +140,18 @@ class Roles:
             return inherited
         if _ENTRY_POINTS.fullmatch(function.name):
             return None
+        if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in ast.walk(function)):
+            # In a training program a generator feeds batches.
+            return Domain.DATA
         return self._by_callers(function)
 
     def _named(self, function: Function) -> Domain | None:
-        text = snake(function.name)
-        if function.name.startswith("__"):
+        return self.of_name(function.name)
+
+    def of_name(self, name: str) -> Domain | None:
+        """What a function of this name is for, as far as the name says it."""
+        text = snake(name)
+        if name.startswith("__"):
             return None
         return next((domain for domain, words in _BY_FUNCTION if words.search(text)), None)
 

@@ -9,13 +9,15 @@ from audit.domains.report import CONSEQUENCE, Change, Kind
 from ledger.recipes import Recipe
 from ledger.vocabulary import Domain
 
-_SETTING = re.compile(r"""["']?(?:--)?(?P<key>[A-Za-z][\w-]*)["']?\s*(?:[:=]|\s)\s*["']?(?P<value>[^"'\s,#}{\[\]]+)["']?""")
+_SETTING = re.compile(
+    r"""["']?(?:--)?(?P<key>[A-Za-z][\w-]*)["']?\s*(?:[:=]|\s)\s*["']?(?P<value>[^"'\s,#}{\[\]]+)["']?"""
+)
 _COMMENT = re.compile(r"\s*(?:#|//|;)")
 _PROSE = (".md", ".txt", ".rst")
 
 
 def text_changes(old: Recipe, new: Recipe, flow: Flow) -> list[Change]:
-    """One change for each setting that differs; one for a file whose difference is no setting. Prose changes nothing."""
+    """One change a setting that differs; one for a file whose difference is no setting. Prose changes nothing."""
     found: list[Change] = []
     for path in sorted(old.files.keys() | new.files.keys()):
         before, after = old.files.get(path), new.files.get(path)

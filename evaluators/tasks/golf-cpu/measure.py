@@ -29,8 +29,10 @@ from evaluators.task import Violation
 SKIPPED_FOLDERS = frozenset(
     # Installed packages, tests, caches, applications written in Python; the last two are generated tables.
     (
-        *("site-packages", "dist-packages", "test", "tests", "__pycache__", "idlelib", "lib2to3", "turtledemo"),
-        *("encodings", "pydoc_data"),
+        *("site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo"),
+        "__pycache__",
+        "encodings",
+        "pydoc_data",
     )
 )
 SEPARATOR = b"\0"
@@ -44,8 +46,9 @@ WINDOW_COUNT = 128
 WINDOW_BYTES = 512
 PROBE_COUNT = 2
 TOLERANCE_NATS = 1e-3
-"""Largest change of a log-probability that rounding may explain: another batch moves float32 logits by 1e-5.
-A recipe that hides foresight under this bound gains at most 0.0015 bit a byte."""
+"""Largest change of a log-probability that rounding may explain. Another batch, or other bytes after a mask,
+move those of float32 networks by 1e-5 to 1e-4. A recipe that hides foresight under this bound gains at most
+0.0015 bit a byte."""
 CHUNK_WINDOWS = 8
 """Windows whose logits are in memory at a time: 4 MiB."""
 
@@ -85,8 +88,8 @@ def challenges(hidden: Path, nonce: int) -> list[Array]:
 def score(hidden: Path, nonce: int, outputs: list[Array]) -> dict[str, float]:
     """`val_bpb` (see above) and `bytes`, the number of scored bytes.
 
-    `outputs` are the answers to `challenges` with the same nonce: float32 logits
-    [WINDOW_COUNT, WINDOW_BYTES, 256], where those at t predict byte t + 1. All are finite: a byte that is ruled out has a low logit.
+    `outputs` are the answers to `challenges` with the same nonce: float32 logits [WINDOW_COUNT, WINDOW_BYTES,
+    256], where those at t predict byte t + 1. All are finite: a byte that is ruled out has a low logit.
 
     Raises Violation: no_metric for another shape or type, nonfinite_metric, causality_violation.
     """

@@ -1,4 +1,5 @@
 """CIFAR-10 on the GPU with flips, shifts and cutout."""
+# ruff: noqa
 
 import os
 

@@ -1,12 +1,12 @@
 """CIFAR-10 in a few seconds: a small residual conv net, SGD, test-time flips."""
+# ruff: noqa
 
 import time
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from data import CifarLoader
+from torch import nn
 
 hyp = {
     "opt": {

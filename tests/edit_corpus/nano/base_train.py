@@ -1,11 +1,11 @@
 """Pretrains the model from flags and prints the metric."""
+# ruff: noqa
 
 import argparse
 import os
 import time
 
 import torch
-
 from core_eval import evaluate_bpb, evaluate_core
 from dataloader import packed_loader
 from gpt import GPT, GPTConfig

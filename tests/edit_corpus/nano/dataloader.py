@@ -1,4 +1,5 @@
 """Documents packed into rows, best fit first."""
+# ruff: noqa
 
 import pyarrow.parquet as pq
 import torch

@@ -1,11 +1,11 @@
 """The model: rotary attention with value embeddings, relu squared, residual lambdas."""
+# ruff: noqa
 
 from dataclasses import dataclass
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-
 from optim import MuonAdamW
 
 
@@ -119,7 +119,11 @@ class GPT(nn.Module):
         self.x0_lambdas = nn.Parameter(torch.zeros(config.n_layer))
         kv_dim = config.n_kv_head * (config.n_embd // config.n_head)
         self.value_embeds = nn.ModuleDict(
-            {str(i): nn.Embedding(config.vocab_size, kv_dim) for i in range(config.n_layer) if has_ve(i, config.n_layer)}
+            {
+                str(i): nn.Embedding(config.vocab_size, kv_dim)
+                for i in range(config.n_layer)
+                if has_ve(i, config.n_layer)
+            }
         )
         cos, sin = self._precompute_rotary(config.sequence_len * 10, config.n_embd // config.n_head)
         self.register_buffer("cos", cos, persistent=False)

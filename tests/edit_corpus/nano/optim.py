@@ -1,4 +1,5 @@
 """One optimiser for both kinds of parameters."""
+# ruff: noqa
 
 import torch
 

@@ -1,4 +1,5 @@
 """Turns a trained checkpoint into the smallest artifact that still predicts well."""
+# ruff: noqa
 
 import io
 import zlib
@@ -6,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from model import Config, TinyLM
+from torch import Tensor
 
 EMBED_GROUP = 64
 

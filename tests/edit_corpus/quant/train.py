@@ -1,4 +1,5 @@
 """Trains the model, exports it, checks what the export costs."""
+# ruff: noqa
 
 import math
 import sys
@@ -6,7 +7,6 @@ import sys
 import numpy as np
 import torch
 import torch.nn.functional as F
-
 from export import Settings, export, restore
 from model import Config, TinyLM
 

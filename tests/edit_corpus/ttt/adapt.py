@@ -1,4 +1,5 @@
 """Adapts a trained model to the text it is scored on: score a piece first, learn from it afterwards."""
+# ruff: noqa
 
 import math
 from dataclasses import dataclass

@@ -1,13 +1,13 @@
 """A recurrent byte model and the loop that trains it; scored with adaptation."""
+# ruff: noqa
 
 import os
 import time
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from adapt import AdaptConfig, evaluate_adaptively
+from torch import nn
 
 
 class Args:

@@ -1,0 +1,116 @@
+"""Measuring one trial: its runs, one seed after the other, each executed, scored or labelled, and retried."""
+
+from pathlib import Path
+
+from agents.interrupts import Interrupts
+from agents.record import Record
+from evaluators.labels import label_of, score_facts
+from evaluators.measure import MeasurementError, MeasuringProcess, RunClaim
+from evaluators.task import Contract, Violation
+from ledger.campaign import Trial
+from ledger.events import RunFinished, RunStarted
+from ledger.recipes import digest_of, listing
+from ledger.vocabulary import FailureLabel
+from runners.protocol import InfrastructureError, Runner, RunResult, RunSpec
+from runners.workspace import remove
+
+MAX_ATTEMPTS = 3
+"""Runs of one seed that may fail for reasons of the machine before the trial is given up."""
+
+
+class MachineFailure(Exception):
+    """A trial could not be measured for reasons of the machine."""
+
+
+class Measurement:
+    """Runner and measuring process at work for one campaign."""
+
+    def __init__(
+        self,
+        record: Record,
+        contract: Contract,
+        runner: Runner,
+        instrument: MeasuringProcess,
+        work: Path,
+        interrupts: Interrupts,
+    ) -> None:
+        self._record, self._contract, self._runner = record, contract, runner
+        self._instrument, self._work, self._interrupts = instrument, work, interrupts
+
+    def measure(self, number: int, runs: int) -> Trial:
+        """Run seeds until `runs` scores are there or a run fails for a reason of the recipe.
+
+        Raises MachineFailure where one seed fails MAX_ATTEMPTS times for reasons of the machine.
+        """
+        attempts = 0
+        while (trial := self._record.trial(number)).failure is None and len(trial.scores) < runs:
+            done = len(trial.scores)
+            if self._run(number, self._record.draw("seed", number, done), attempts):
+                attempts = 0
+                continue
+            attempts += 1
+            if attempts == MAX_ATTEMPTS:
+                last = self._record.trial(number).runs[-1].failure
+                detail = last.detail if last else "unknown"
+                raise MachineFailure(f"trial {number}: {MAX_ATTEMPTS} runs failed for reasons of the machine: {detail}")
+        return trial
+
+    def _run(self, number: int, seed: int, attempt: int) -> bool:
+        """One run; False where the machine failed and the seed should be tried again."""
+        run, runner, recipe = len(self._record.trial(number).runs), self._runner, self._record.recipe(number)
+        started = RunStarted(
+            run=run, seed=seed, attempt=attempt, recipe=recipe.digest, runner=runner.name, isolation=runner.isolation
+        )
+        self._record.append(f"runner:{runner.name}", started, trial=number)
+        folder = self._work / f"trial-{number}-run-{run}"
+        folder.mkdir()
+        try:
+            nonce, challenges = self._instrument.challenges()
+            spec = RunSpec(recipe, self._contract, seed, self._work / "public", challenges)
+            with self._interrupts.allowed():
+                result = runner.run(spec, folder)
+            finished = self._facts(number, run, result)
+            if shown := label_of(self._contract, finished):
+                self._record.fail(number, shown[0], shown[1], run)
+                return shown[0] is not FailureLabel.INFRA_ERROR
+            self._score(number, started, nonce, finished, result)
+        except (InfrastructureError, MeasurementError) as error:
+            self._record.fail(number, FailureLabel.INFRA_ERROR, str(error), run)
+            return False
+        finally:
+            remove(folder)
+        return True
+
+    def _facts(self, number: int, run: int, result: RunResult) -> RunFinished:
+        artifact = None if result.artifact is None else digest_of(listing(result.artifact))
+        finished = RunFinished(
+            run=run,
+            train=result.train,
+            predict=result.predict,
+            artifact=artifact,
+            artifact_bytes=result.artifact_bytes,
+            log=digest_of(result.log),
+            load_1m=result.load_1m,
+        )
+        self._record.append(f"runner:{self._runner.name}", finished, trial=number, blobs=(result.log,))
+        return finished
+
+    def _score(self, number: int, started: RunStarted, nonce: int, finished: RunFinished, result: RunResult) -> None:
+        assert finished.artifact is not None
+        claim = RunClaim(
+            campaign=self._record.campaign.id,
+            trial=number,
+            run=started.run,
+            seed=started.seed,
+            nonce=nonce,
+            recipe=started.recipe,
+            artifact=finished.artifact,
+            facts=score_facts(finished, self._record.recipe(number).size_bytes),
+            answers=tuple(str(path) for path in result.answers),
+        )
+        try:
+            score = self._instrument.score(claim)
+        except Violation as violation:
+            self._record.fail(number, violation.label, violation.detail, started.run)
+            return
+        self._record.append(f"evaluator:{self._contract.name}", score, trial=number)

@@ -1,0 +1,214 @@
+"""The ledger beside eventsourcing and bare sqlite3: same machine, same run, same durability, same size of events."""
+
+import json
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from eventsourcing.application import Application
+from eventsourcing.domain import Aggregate, event
+
+from ledger.events import CorrectionRecorded, Draft, decode
+from ledger.log import EventLog
+from ledger.merkle import Frontier, check_consistency, check_inclusion, leaf_hash
+
+TEXT = "x" * 480
+"""Makes an entry and a peer's stored event about 850 bytes, of which the body is about 560."""
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure, its peer's in the same run, and how large the ratio is to be."""
+
+    what: str
+    ours: float
+    peer: str
+    theirs: float
+    goal: float
+    unit: str = "events/s"
+    less_is_better: bool = False
+
+    @property
+    def ratio(self) -> float:
+        """How many times better we are."""
+        return self.theirs / self.ours if self.less_is_better else self.ours / self.theirs
+
+
+class Notebook(Aggregate):
+    """The peer's aggregate: one text an event."""
+
+    @event("Noted")
+    def note(self, text: str) -> None:
+        """One event."""
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="50,000 events where the full run takes 1,000,000.")
+@click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
+def main(quick: bool, as_json: bool) -> None:
+    """Measure append, verification, opening and proofs, and print ratios with their goals.
+
+    Example: python -m benchmarks.ledger --quick
+    """
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        rows = [*appending(Path(folder)), *reading(Path(folder), 50_000 if quick else 1_000_000)]
+    if as_json:
+        click.echo(json.dumps([{**asdict(row), "ratio": row.ratio} for row in rows], indent=1))
+        return
+    for row in rows:
+        verdict = "reached" if row.ratio >= row.goal else "NOT reached"
+        click.echo(
+            f"{row.what:<44}{row.ours:>12,.5g} {row.unit:<9} {row.peer:<34}{row.theirs:>11,.5g}"
+            f"{row.ratio:>8.2f}x  goal {row.goal:g}x {verdict}"
+        )
+
+
+def drafts(count: int) -> list[Draft]:
+    """Fresh drafts, made before the clock starts, as the peer's events are."""
+    body = CorrectionRecorded(target=0, author="benchmark", reason="measure", statement=TEXT)
+    return [Draft(body, "person:benchmark", "c1", number % 50) for number in range(count)]
+
+
+def appending(folder: Path) -> Iterator[Row]:
+    """Durable appends, in rounds that alternate between us and the peers: the machine's mood hits all alike."""
+    log = EventLog.create(folder / "ours.db")
+    application, notebook = peer(folder / "peer.db")
+    bare = bare_sqlite(folder / "bare.db")
+    rates: dict[str, list[float]] = {name: [] for name in ("one", "thousand", "peer one", "peer hundred", "bare one")}
+    for _ in range(ROUNDS):
+        rates["one"].append(append_rate(log, batches=300, events=1))
+        rates["thousand"].append(append_rate(log, batches=5, events=1000))
+        rates["peer one"].append(peer_rate(application, notebook, saves=300, events=1))
+        rates["peer hundred"].append(peer_rate(application, notebook, saves=10, events=100))
+        rates["bare one"].append(rate(300, lambda: insert(bare, transactions=300)))
+    log.close()
+    middle = {name: statistics.median(values) for name, values in rates.items()}
+    yield Row("single durable append", middle["one"], "eventsourcing save of 1", middle["peer one"], 2)
+    yield Row("single durable append", middle["one"], "bare sqlite3 insert + commit", middle["bare one"], 0.8)
+    yield Row("batch of 1,000", middle["thousand"], "eventsourcing save of 100", middle["peer hundred"], 2)
+
+
+def reading(folder: Path, size: int) -> Iterator[Row]:
+    """Verification, opening and proofs on a ledger of `size` events."""
+    path = folder / "large.db"
+    with EventLog.create(path) as log:
+        for _ in range(0, size, 10_000):
+            log.append(drafts(10_000))
+    application, notebook = peer(folder / "peer-read.db")
+    peer_rate(application, notebook, saves=100, events=100)
+    read = statistics.median(peer_read_rate(application) for _ in range(3))
+    with EventLog.read_only(path) as log:
+        limit = min(size, 200_000)
+        hashed = statistics.median(rate(limit, lambda: recompute(log, limit)) for _ in range(3))
+        decoded = statistics.median(rate(limit, lambda: recompute(log, limit, decode)) for _ in range(3))
+        yield Row("verify: read, leaf hashes, root; one core", hashed, "eventsourcing read and decode", read, 7)
+        yield Row("verify with schema validation; one core", decoded, "eventsourcing read and decode", read, 2.5)
+        yield from proofs(log, size)
+    opened_ms = statistics.median(1e3 * seconds(lambda: EventLog.open(path).close()) for _ in range(5))
+    yield Row(f"open {size:,} events to write", opened_ms, "goal", 50, 1, "ms", less_is_better=True)
+
+
+def proofs(log: EventLog, size: int) -> Iterator[Row]:
+    """An inclusion and a consistency proof, made and checked."""
+    root, old = log.head().root, size // 3
+    old_root = log.tree(old).root()
+    [(_, _, leaf)] = log.entries(old, old + 1)
+    inclusion, consistency = log.tree().inclusion_proof(old), log.tree().consistency_proof(old)
+    for what, limit, unit, scale, action in (
+        ("make an inclusion proof", 2, "ms", 1e3, lambda: log.tree().inclusion_proof(old)),
+        ("make a consistency proof", 2, "ms", 1e3, lambda: log.tree().consistency_proof(old)),
+        ("check an inclusion proof", 50, "us", 1e6, lambda: check_inclusion(leaf, old, size, inclusion, root)),
+        ("check a consistency proof", 50, "us", 1e6, lambda: check_consistency(old, old_root, size, root, consistency)),
+    ):
+        taken = statistics.median(scale * seconds(action) for _ in range(50))
+        yield Row(what, taken, "goal", limit, 1, unit, less_is_better=True)
+
+
+def recompute(log: EventLog, size: int, check: Callable[[bytes], object] | None = None) -> None:
+    """What an auditor does: hash every entry, compare the leaf, build the root, and perhaps decode."""
+    frontier = Frontier()
+    for _, entry, leaf in log.entries(0, size):
+        if leaf_hash(entry) != leaf:
+            raise AssertionError("a leaf does not fit its entry")
+        frontier.push(leaf)
+        if check:
+            check(entry)
+    if frontier.root() != log.tree(size).root():
+        raise AssertionError("the root does not fit the leaves")
+
+
+def append_rate(log: EventLog, batches: int, events: int) -> float:
+    """Events a second over `batches` appends; making the drafts is not timed."""
+    made = [drafts(events) for _ in range(batches)]
+    started = time.perf_counter()
+    for batch in made:
+        log.append(batch)
+    return batches * events / (time.perf_counter() - started)
+
+
+def peer(path: Path) -> tuple[Any, Any]:
+    """The peer with a file of its own. It sets WAL itself and leaves `synchronous` at SQLite's default, FULL."""
+    application: Any = Application(env={"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(path)})
+    notebook = Notebook()
+    application.save(notebook)
+    return application, notebook
+
+
+def peer_rate(application: Any, notebook: Any, saves: int, events: int) -> float:
+    """Events a second over `saves` saves; making the events is not timed."""
+    spent = 0.0
+    for _ in range(saves):
+        for _ in range(events):
+            notebook.note(text=TEXT)
+        spent += seconds(lambda: application.save(notebook))
+    return saves * events / spent
+
+
+def peer_read_rate(application: Any) -> float:
+    """Events a second at which the peer reads and decodes its notification log; it verifies nothing."""
+    started, count, start = time.perf_counter(), 0, 1
+    while notifications := application.recorder.select_notifications(start, 1000):
+        for notification in notifications:
+            application.mapper.to_domain_event(notification)
+        count, start = count + len(notifications), notifications[-1].id + 1
+    return count / (time.perf_counter() - started)
+
+
+def bare_sqlite(path: Path) -> sqlite3.Connection:
+    """A table of texts at the same durability."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("CREATE TABLE entries (seq INTEGER PRIMARY KEY, entry TEXT NOT NULL)")
+    return connection
+
+
+def insert(connection: sqlite3.Connection, transactions: int) -> None:
+    """Transactions of one row as long as our entries."""
+    for _ in range(transactions):
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("INSERT INTO entries (entry) VALUES (?)", (TEXT + "y" * 370,))
+        connection.execute("COMMIT")
+
+
+def rate(count: int, action: Callable[[], object]) -> float:
+    """Events a second."""
+    return count / seconds(action)
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """Wall seconds of one call."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
