@@ -20,18 +20,32 @@ from agents.console import STYLES, Narrator, plain, summarise
 from agents.search import Search
 from agents.supervisor import Bench, CampaignError, StopRules, Supervisor
 from evaluators.task import Contract, Task, TaskError, builtin_tasks, find_task
+from ledger import checkpoint
+from ledger.backup import backup
 from ledger.browse import BrowseError, serve
 from ledger.campaign import Campaign
+from ledger.checkpoint import CheckpointError
 from ledger.events import EventError
 from ledger.keys import KeyFault, SigningKey
 from ledger.log import EventLog, LedgerError
+from ledger.proof import prove
 from ledger.views import QueryError, Table, Views
 from ledger.vocabulary import Verdict
 from runners.local import LocalRunner
 
 __all__ = ["Campaign", "EventLog", "Search", "Supervisor", "Task", "Views", "find_task"]
 
-EXPECTED = (TaskError, LedgerError, EventError, KeyFault, CampaignError, QueryError, BrowseError, OSError)
+EXPECTED = (
+    TaskError,
+    LedgerError,
+    EventError,
+    KeyFault,
+    CheckpointError,
+    CampaignError,
+    QueryError,
+    BrowseError,
+    OSError,
+)
 """Failures of the world: one line and exit code 2."""
 
 ledger_option = click.option(
@@ -79,6 +93,9 @@ def run(
             summarise(console, found.contract, last)
             console.print(f"{name} has its {trials} trials; go on with a higher --trials, or start anew with --new")
             return
+        if (held := checkpoint.sidecar(ledger)).exists():
+            # A log that does not extend its last signed head was cut or rewritten: nothing is added to it.
+            checkpoint.extends(log, checkpoint.Checkpoint.parse(checkpoint.read(held).text))
         work = ledger.absolute().with_name(ledger.name + ".work")
         with Narrator(console, found.contract, trials) as narrator:
             runner = LocalRunner()
@@ -89,6 +106,7 @@ def run(
             finally:
                 runner.close()
         assert campaign.stopped is not None
+        checkpoint.sign(log, _log_key(None))
         console.print(f"\nstopped: {campaign.stopped.detail}, {log.size} events in {ledger}", highlight=False)
         summarise(console, found.contract, campaign)
     if campaign.stopped.reason == "interrupted":
@@ -196,6 +214,64 @@ def sql(query: str, ledger: Path, form: str, as_of: int | None) -> None:
 
 
 @cli.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="Name of the key, without blanks; others will see it in signatures.")
+def keygen(path: Path, name: str) -> None:
+    """Make an Ed25519 key at PATH (mode 0600) and its public half at PATH.pub.
+
+    Example: labtrail keygen ~/.labtrail/log.key --name example.org/lab
+    """
+    click.echo(_public(SigningKey.create(path, name), path))
+
+
+@cli.command("checkpoint")
+@ledger_option
+@click.option("--key", type=click.Path(path_type=Path), help="The log's key  [default: ~/.labtrail/log.key]")
+def checkpoint_command(ledger: Path, key: Path | None) -> None:
+    """Sign the ledger's head, beside the ledger and on stdout; keep a copy where the ledger is not.
+
+    Example: labtrail checkpoint --ledger demo.db
+    """
+    with EventLog.read_only(ledger) as log:
+        click.echo(str(checkpoint.sign(log, _log_key(key))), nl=False)
+
+
+@cli.command("backup")
+@click.argument("target", type=click.Path(path_type=Path))
+@ledger_option
+def backup_command(target: Path, ledger: Path) -> None:
+    """Copy one state of the ledger to TARGET, also while a campaign runs.
+
+    Example: labtrail backup /mnt/elsewhere/demo.db --ledger demo.db
+    """
+    head = backup(ledger, target)
+    click.echo(f"{target}: {head.size} events, root {head.root.hex()}")
+
+
+@cli.command("prove")
+@click.argument("trial", type=int)
+@ledger_option
+@click.option("--campaign", help="Which campaign  [default: the last one]")
+@click.option("--out", type=click.Path(path_type=Path), help="The proof  [default: trial-N.proof]")
+def prove_command(trial: int, ledger: Path, campaign: str | None, out: Path | None) -> None:
+    """Write a small proof that the events of one TRIAL stand in the log; it is checked without the ledger.
+
+    Example: labtrail prove 3 --ledger demo.db
+    """
+    with EventLog.read_only(ledger) as log:
+        chosen = _last_campaign(_views(log), campaign)
+        try:
+            content = prove(log, checkpoint.read(checkpoint.sidecar(ledger)), chosen, trial)
+        except ValueError as error:
+            raise LedgerError(str(error)) from error
+    target = out or Path(f"trial-{trial}.proof")
+    target.write_bytes(content)
+    click.echo(
+        f"{target}: {len(content):,} bytes; check it with `audit check-proof {target} --key {_home() / 'log.pub'}`"
+    )
+
+
+@cli.command()
 @ledger_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="0 takes a free one.")
@@ -229,6 +305,21 @@ def main() -> None:
 
 def _home() -> Path:
     return Path(os.environ.get("LABTRAIL_HOME") or Path.home() / ".labtrail")
+
+
+def _log_key(path: Path | None) -> SigningKey:
+    """The key that signs heads, made on first use with its public half beside it."""
+    path = path or _home() / "log.key"
+    key = SigningKey.load_or_create(path, "labtrail-log")
+    _public(key, path)
+    return key
+
+
+def _public(key: SigningKey, path: Path) -> str:
+    """The public half, also written beside the key as `.pub`."""
+    public = str(key.verifier)
+    path.with_suffix(".pub").write_text(f"{public}\n")
+    return public
 
 
 def _views(log: EventLog, as_of: int | None = None) -> Views:

@@ -17,8 +17,11 @@ from rich.text import Text
 
 from audit.report import Check, Finding, Report
 from audit.verify import Progress, verify
+from ledger.checkpoint import CheckpointError, read, verified
 from ledger.keys import KeyFault, VerifierKey
 from ledger.locks import LedgerError
+from ledger.merkle import ProofError
+from ledger.proof import check_proof
 
 SHOWN = 20
 """Findings of one check that are printed; --json has more."""
@@ -49,21 +52,56 @@ def cli() -> None:
 @cli.command("verify")
 @click.argument("ledger", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="A checkpoint of this ledger kept elsewhere.")
+@click.option("--key", type=KeyText(), metavar="KEY", help="The key that signed the checkpoint.")
 @click.option("--evaluator-key", type=KeyText(), metavar="KEY", help="Accept scores signed with this key only.")
-def verify_command(ledger: Path, as_json: bool, evaluator_key: VerifierKey | None) -> None:
+def verify_command(
+    ledger: Path, as_json: bool, checkpoint: Path | None, key: VerifierKey | None, evaluator_key: VerifierKey | None
+) -> None:
     """Rebuild and check everything that a ledger claims.
 
     Exit code 0 where it is sound (notes allowed), 1 where something was found, 2 where it cannot be read.
 
-    Example: audit verify demo.db
+    Example: audit verify demo.db --checkpoint demo.db.checkpoint --key ~/.labtrail/log.pub
     """
+    if (checkpoint is None) != (key is None):
+        raise click.UsageError("--checkpoint and --key belong together: a head is believed where its signature holds")
+    held = verified(read(checkpoint), key) if checkpoint is not None and key is not None else None
     with _bar() as progress:
-        report = verify(ledger, evaluator_key, progress)
+        report = verify(ledger, evaluator_key, progress, held)
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=2))
     else:
         _print(report)
     raise SystemExit(0 if report.sound else 1)
+
+
+@cli.command("check-proof")
+@click.argument("proof", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--key", type=KeyText(), metavar="KEY", required=True, help="The log's public key.")
+@click.option("--json", "as_json", is_flag=True, help="Print the proved events as JSON.")
+def check_proof_command(proof: Path, key: VerifierKey, as_json: bool) -> None:
+    """Check the proof of one trial, made by `labtrail prove`, without the ledger.
+
+    Exit code 0 where it holds, 1 where it does not.
+
+    Example: audit check-proof trial-3.proof --key ~/.labtrail/log.pub
+    """
+    try:
+        proved = check_proof(proof.read_bytes(), key)
+    except ProofError as error:
+        click.echo(f"NOT PROVED: {error}")
+        raise SystemExit(1) from None
+    if as_json:
+        events = [{"seq": event.seq, "type": event.type, "actor": event.actor} for event in proved.events]
+        click.echo(json.dumps({"size": proved.checkpoint.size, "events": events}, indent=2))
+        return
+    for event in proved.events:
+        click.echo(f"event {event.seq}: {event.type} by {event.actor} at {event.recorded_at}")
+    head = proved.checkpoint
+    click.echo(
+        f"PROVED: {len(proved.events)} events stand in the log {head.origin} of {head.size} events, {head.root.hex()}"
+    )
 
 
 def main() -> None:
@@ -80,7 +118,7 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
-    except (LedgerError, OSError) as error:
+    except (LedgerError, CheckpointError, OSError) as error:
         click.echo(f"audit: {' '.join(str(error).split())}", err=True)
         raise SystemExit(2) from None
 

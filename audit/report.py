@@ -93,6 +93,8 @@ class Report:
     recomputed: int
     """Verdicts that came out as recorded."""
     checks: tuple[Check, ...]
+    held: int | None = None
+    """Events of the held checkpoint that the ledger was compared with, if any."""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -110,6 +112,12 @@ class Report:
         return self.errors == 0
 
     @property
+    def _about_the_tail(self) -> str:
+        if self.held is None:
+            return "Not shown by this file alone: that no tail was cut (compare the head with a checkpoint)"
+        return f"It extends the checkpoint over {_count(self.held, 'event')}"
+
+    @property
     def conclusion(self) -> str:
         """One line that a person can quote."""
         found = f"{_count(self.size, 'event')} of {_count(self.campaigns, 'campaign')}"
@@ -117,7 +125,7 @@ class Report:
             return (
                 f"SOUND: {found}, head {self.size} {self.root}; {_count(self.rebuilt, 'recipe')} rebuilt, "
                 f"{_count(self.recomputed, 'verdict')} recomputed. "
-                "Not shown by this file alone: that no tail was cut (compare the head with a checkpoint)"
+                f"{self._about_the_tail}"
             )
         broken = [check.name for check in self.checks if check.errors]
         return f"NOT SOUND: {_count(self.errors, 'finding')} in {found}, by the checks {', '.join(broken)}"

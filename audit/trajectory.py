@@ -12,7 +12,8 @@ from audit.file import BlobError, LedgerFile
 from audit.report import Check
 from evaluators.task import Contract
 from ledger.campaign import Campaign, Trial
-from ledger.events import CampaignResumed, CampaignStarted, DiffSubmitted, Epoch, Event
+from ledger.checkpoint import Checkpoint
+from ledger.events import CampaignResumed, CampaignStarted, DiffSubmitted, Epoch, Event, TrialAbandoned
 from ledger.keys import KeyFault, VerifierKey
 from ledger.recipes import PatchError, Recipe, apply
 
@@ -27,6 +28,8 @@ class Case:
     file: LedgerFile
     evaluator_key: VerifierKey | None = None
     """The key that scores must be signed with; None to take the one that each campaign names."""
+    checkpoint: Checkpoint | None = None
+    """A tree head that was kept outside the ledger, its signature checked."""
 
 
 @dataclass
@@ -111,6 +114,10 @@ class Recipes:
         self.programs.setdefault(program_of(recipe), trial)
         self._keep(trial, recipe)
 
+    def forget_program(self, trial: int) -> None:
+        """The trial was abandoned: its program may be proposed again."""
+        self.programs = {program: first for program, first in self.programs.items() if first != trial}
+
     def _keep(self, trial: int, recipe: Recipe) -> Recipe:
         self._texts[trial] = recipe
         if len(self._texts) > RECIPES_KEPT:
@@ -138,6 +145,8 @@ class Reconstruction(Rule):
         match step.event.body:
             case CampaignStarted() as body:
                 self._start(step, step.trajectory, body)
+            case TrialAbandoned():
+                step.trajectory.recipes.forget_program(step.event.trial or 0)
             case DiffSubmitted() as body:
                 self._check.checked += 1
                 errors = self._check.errors

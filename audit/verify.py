@@ -7,12 +7,14 @@ from pathlib import Path
 
 from audit.conduct import Autonomy, Closure, Epochs
 from audit.file import LedgerFile
+from audit.held import Held
 from audit.integrity import Blobs, Hashes, Row, Scan, Tree, check_file, rows
 from audit.outcome import Labels, Scores, Verdicts
 from audit.references import References
 from audit.report import Check, Report
 from audit.trajectory import Case, Contracts, Reconstruction, Rule, Step, Trajectory
 from ledger.campaign import Campaign, GrammarError
+from ledger.checkpoint import Checkpoint
 from ledger.events import CampaignResumed, Event, EventError, decode
 from ledger.keys import VerifierKey
 
@@ -41,14 +43,20 @@ Progress = Callable[[int, int | None], None]
 """Told of events done, and how many there seem to be."""
 
 
-def verify(path: Path, evaluator_key: VerifierKey | None = None, progress: Progress | None = None) -> Report:
+def verify(
+    path: Path,
+    evaluator_key: VerifierKey | None = None,
+    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Report:
     """Check everything that the ledger file alone can show; reads one snapshot, writes nothing.
 
-    `evaluator_key` pins the key that scores must be signed with. Raises LedgerError where `path` is no ledger;
+    `evaluator_key` pins the key that scores must be signed with; `checkpoint` is a head that was kept elsewhere, which
+    the ledger must extend. Raises LedgerError where `path` is no ledger;
     a damaged ledger is a report with findings.
     """
     with LedgerFile.open(path) as file:
-        audit = _Audit(Case(file, evaluator_key))
+        audit = _Audit(Case(file, evaluator_key, checkpoint))
         if check_file(file, audit.file):
             audit.run(progress or (lambda done, total: None))
         else:
@@ -70,7 +78,12 @@ class _Audit:
     def __post_init__(self) -> None:
         self.scan_checks = [Check(scan.name, scan.proves) for scan in SCANS]
         self.rule_checks = [Check(rule.name, rule.proves) for rule in RULES]
-        self.scans = [scan(self.case.file, check) for scan, check in zip(SCANS, self.scan_checks, strict=True)]
+        self.scans: list[Scan] = [
+            scan(self.case.file, check) for scan, check in zip(SCANS, self.scan_checks, strict=True)
+        ]
+        if self.case.checkpoint is not None:
+            self.scan_checks.append(Check(Held.name, Held.proves))
+            self.scans.append(Held(self.case.file, self.scan_checks[-1], self.case.checkpoint))
         self.rules = [rule(self.case, check) for rule, check in zip(RULES, self.rule_checks, strict=True)]
 
     def run(self, progress: Progress) -> None:
@@ -99,6 +112,7 @@ class _Audit:
             rebuilt=confirmed[Reconstruction.name],
             recomputed=confirmed[Verdicts.name],
             checks=checks,
+            held=None if self.case.checkpoint is None else self.case.checkpoint.size,
         )
 
     def _decoded(self, row: Row) -> Event | None:

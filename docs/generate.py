@@ -9,6 +9,7 @@ import click
 
 import labtrail
 from audit.cli import cli as audit_cli
+from ledger.catalogue import catalogue
 from ledger.vocabulary import LABEL_RULES
 
 ROOT = Path(__file__).parent.parent
@@ -59,6 +60,7 @@ def documents() -> dict[Path, str]:
         ROOT / "README.md": marked,
         ROOT / "docs" / "cli.md": commands(),
         ROOT / "docs" / "labels.md": labels(),
+        ROOT / "docs" / "events.md": catalogue(),
     }
 
 

@@ -163,7 +163,7 @@ class Campaign:
     sessions: dict[str, str] = field(default_factory=dict)
     """Open sessions -> specialist."""
     programs: dict[str, int] = field(default_factory=dict)
-    """Program digest -> the trial that first submitted it."""
+    """Program digest -> the trial that first submitted it and was not abandoned."""
     last_seq: int | None = None
 
     @classmethod
@@ -234,6 +234,9 @@ class Campaign:
         match event.body:
             case DiffSubmitted(program=program):
                 self.programs.setdefault(program, number)
+            case TrialAbandoned():
+                # Nothing was learnt of its program: it may be proposed again.
+                self.programs = {program: first for program, first in self.programs.items() if first != number}
             case BaselineMeasured(legal=True):
                 self.champion = 0
             case VerdictReached(verdict=Verdict.KEPT):

@@ -36,7 +36,8 @@ def test_a_setting_in_json_is_attributed_by_what_reads_it() -> None:
 
 
 def test_a_name_does_not_decide_where_the_flow_shows_another_surface() -> None:
-    code = "import torch.nn as nn\nLR_SCALE = {}\nclass M(nn.Module):\n    def forward(self, x):\n        return x * LR_SCALE\n"
+    model = ["class M(nn.Module):", "    def forward(self, x):", "        return x * LR_SCALE", ""]
+    code = "\n".join(["import torch.nn as nn", "LR_SCALE = {}", *model])
     report = classify(*edit(code.format("0.5"), code.format("0.7")))
     assert (report.domain, report.kind, report.strict_arch) == ("arch", "scalar", False)
 

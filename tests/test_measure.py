@@ -129,6 +129,7 @@ def test_a_measuring_process_that_dies_is_told(place: Path) -> None:
 
 def test_the_measuring_process_does_not_see_the_environment(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-secret")
-    code = "\nimport os\ndef challenges(hidden, nonce):\n    assert not [n for n in os.environ if 'KEY' in n]\n    return []\n"
+    code = "\nimport os\ndef challenges(hidden, nonce):\n    assert not [n for n in os.environ if 'KEY' in n]\n"
+    code += "    return []\n"
     with start(place, broken_task(place, code)) as process:
         assert process.challenges()[1] == ()

@@ -68,9 +68,10 @@ class Memory:
 
     def __init__(self, lineage: Lineage) -> None:
         self.lineage = lineage
+        concluded = [trial for trial in lineage.trials if trial.verdict is not None]
         self.by_number = {trial.trial: trial for trial in lineage.trials}
-        self.programs = {trial.program: trial.trial for trial in lineage.trials if trial.program is not None}
-        self.tried = {(trial.parent, trial.operator) for trial in lineage.trials if trial.operator is not None}
+        self.programs = {trial.program: trial.trial for trial in concluded if trial.program is not None}
+        self.tried = {(trial.parent, trial.operator) for trial in concluded if trial.operator is not None}
         kept = [trial.trial for trial in lineage.trials if trial.verdict == Verdict.KEPT]
         self.outcomes: list[Outcome] = []
         self.at_site: defaultdict[tuple[str, str], list[Outcome]] = defaultdict(list)

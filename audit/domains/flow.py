@@ -2,36 +2,19 @@
 
 import ast
 import re
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 from audit.domains.canon import FUNCTIONS, Function
 from audit.domains.matching import called
-from audit.domains.names import LOGGING, domain_of_call, domain_of_name, is_time, snake
+from audit.domains.names import LOGGING, domain_of_call, domain_of_name, snake
 from audit.domains.program import Program
 from audit.domains.roles import Roles
+from audit.domains.votes import Trace, Votes
+from audit.domains.words import assigns_loss, defaults_of, flag_before, flag_of, has_time, keys_of, target_word, word_of
 from ledger.vocabulary import Domain
 
 MAX_DEPTH = 7
 MAX_READS = 60
-
-
-class Votes(dict[Domain, float]):
-    """How strongly each surface is suggested; a surface that is not there has no vote."""
-
-    def __missing__(self, domain: Domain) -> float:
-        return 0.0
-
-    def add(self, others: "Votes", weight: float = 1.0) -> None:
-        """Take the votes of `others`, each times `weight`."""
-        for domain, vote in others.items():
-            self[domain] += vote * weight
-
-    def normal(self) -> "Votes":
-        """The same proportions, summing to one."""
-        total = sum(self.values())
-        return Votes({domain: vote / total for domain, vote in self.items()}) if total else Votes()
-
 
 _SHAPES = frozenset(
     {
@@ -94,19 +77,6 @@ _STRONG_LOSS = frozenset(
 _WEAK_CALLS = frozenset(
     {"to", "save", "load", "write", "time", "contiguous", "cuda", "log", "encode", "log_softmax", "logsumexp", "tanh"}
 )
-
-
-@dataclass
-class Trace:
-    """What following one value has shown beside its surfaces."""
-
-    shaped: bool = False
-    """It sizes a tensor, a layer or a loop."""
-    tested: bool = False
-    """It decides a branch."""
-    readers: dict[Domain, str] = field(default_factory=dict)
-    """Surface -> the first place found that consumes it there."""
-    seen: set[tuple[object, str]] = field(default_factory=set)
 
 
 class Flow:
@@ -173,7 +143,7 @@ class Flow:
                     trace.shaped = True
                 case ast.Slice():
                     trace.shaped = True
-                case ast.Compare() | ast.BinOp(op=ast.Div()) if _has_time(above) and not _has_time(node):
+                case ast.Compare() | ast.BinOp(op=ast.Div()) if has_time(above) and not has_time(node):
                     # Training time is counted in steps: a bound on it is a number of steps.
                     trace.shaped = True
                 case ast.If(test=test) | ast.IfExp(test=test) | ast.While(test=test) if test is below:
@@ -181,7 +151,7 @@ class Flow:
 
     def _words(self, node: ast.AST) -> set[str]:
         """Identifiers in `node`, and the name that its value is given to."""
-        found = {snake(word) for part in ast.walk(node) if (word := _word(part))}
+        found = {snake(word) for part in ast.walk(node) if (word := word_of(part))}
         target = self.target(node)
         return found | ({snake(target)} if target else set())
 
@@ -193,21 +163,21 @@ class Flow:
                 case ast.keyword() if (
                     isinstance(call := self.program.parent.get(above), ast.Call) and called(call) == "add_argument"
                 ):
-                    return _flag(call)
+                    return flag_of(call)
                 case ast.keyword(arg=str(name)):
                     return name
                 case ast.Dict() if below in above.values:
                     key = above.keys[above.values.index(below)]
                     if isinstance(key, ast.Constant) and isinstance(key.value, str):
                         return key.value
-                case ast.List() | ast.Tuple() if (flag := _flag_before(above, below)) is not None:
+                case ast.List() | ast.Tuple() if (flag := flag_before(above, below)) is not None:
                     return flag
                 case ast.Assign(targets=[target]) | ast.AnnAssign(target=target) | ast.AugAssign(target=target):
-                    return _target_word(target)
+                    return target_word(target)
                 case ast.arguments():
-                    return next((name for name, default in _defaults(above) if default is below), None)
+                    return next((name for name, default in defaults_of(above) if default is below), None)
                 case ast.Call() if called(above) == "add_argument":
-                    return _flag(above)
+                    return flag_of(above)
                 case ast.Call() if below is not above.func and (found := self.program.callee(above)) is not None:
                     taken = self.program.parameter(found, above, below)
                     if taken is not None:
@@ -230,10 +200,10 @@ class Flow:
             return Domain.REG
         statement = around[-1]
         if isinstance(statement, ast.Assign | ast.AugAssign | ast.AnnAssign):
-            target = _target_word(statement.targets[0] if isinstance(statement, ast.Assign) else statement.target)
+            target = target_word(statement.targets[0] if isinstance(statement, ast.Assign) else statement.target)
             if target and domain_of_name(target) is Domain.LOSS:
                 return Domain.LOSS
-        if isinstance(node, ast.stmt) and any(_assigns_loss(part) for part in ast.walk(node)):
+        if isinstance(node, ast.stmt) and any(assigns_loss(part) for part in ast.walk(node)):
             return Domain.LOSS
         if isinstance(statement, ast.Return) and any(word == "loss" or word.endswith("_loss") for word in words):
             return Domain.LOSS
@@ -264,7 +234,7 @@ class Flow:
         """Surfaces that the value of `node` reaches, from a place that has no surface of its own."""
         if depth > MAX_DEPTH:
             return Votes()
-        timed, below = isinstance(node, ast.BinOp | ast.Compare | ast.IfExp) and _has_time(node), node
+        timed, below = isinstance(node, ast.BinOp | ast.Compare | ast.IfExp) and has_time(node), node
         for above in self.program.ancestors(node):
             match above:
                 case ast.Call(func=ast.Attribute(attr="backward")) if below is above.func:
@@ -274,17 +244,17 @@ class Flow:
                     if votes is not None:
                         return votes
                 case ast.BinOp() | ast.Compare():
-                    timed = timed or _has_time(above)
-                    trace.shaped = trace.shaped or (timed and isinstance(above, ast.Compare) and not _has_time(node))
+                    timed = timed or has_time(above)
+                    trace.shaped = trace.shaped or (timed and isinstance(above, ast.Compare) and not has_time(node))
                 case ast.Dict() if below in above.values:
                     return self._key(above, below, timed, trace, depth)
-                case ast.List() | ast.Tuple() if (flag := _flag_before(above, below)) is not None:
+                case ast.List() | ast.Tuple() if (flag := flag_before(above, below)) is not None:
                     return self.member(flag, trace, depth + 1)
                 case ast.Assign() | ast.AnnAssign() | ast.AugAssign() | ast.NamedExpr() if below is above.value:
                     return self._assigned(above, timed, trace, depth)
                 case ast.arguments():
                     function = self.program.parent[above]
-                    name = next((name for name, default in _defaults(above) if default is below), None)
+                    name = next((name for name, default in defaults_of(above) if default is below), None)
                     return (
                         self.parameter(function, name, trace, depth + 1)
                         if isinstance(function, FUNCTIONS) and name
@@ -314,7 +284,7 @@ class Flow:
         if name in _SHAPES:
             trace.shaped = True
         if name == "add_argument":
-            flag = _flag(call)
+            flag = flag_of(call)
             return self.member(flag, trace, depth + 1) if flag and keyword != "help" else Votes()
         own = self.program.callee(call)
         plain = own is not None and not isinstance(own, ast.ClassDef)
@@ -365,7 +335,7 @@ class Flow:
 
     def _named_key(self, key: str, timed: bool, holder: ast.AST, trace: Trace, depth: int) -> Votes:
         """A key of a dict: of an optimiser's parameter group, or of a configuration."""
-        if key in _GROUP_KEYS and any(word == "params" for word in _keys(holder)):
+        if key in _GROUP_KEYS and any(word == "params" for word in keys_of(holder)):
             return self._found(_OPTIONS.get(key, Domain.SCHED if timed else Domain.OPT), holder, trace)
         votes = self.member(key, trace, depth + 1)
         return votes or self.climb(holder, trace, depth + 1)
@@ -375,7 +345,7 @@ class Flow:
     ) -> Votes:
         votes: Votes = Votes()
         for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-            name = _target_word(target)
+            name = target_word(target)
             if name is None:
                 continue
             if isinstance(target, ast.Subscript) and name in _GROUP_KEYS:
@@ -498,10 +468,10 @@ class Flow:
                 elif (
                     isinstance(part, ast.Subscript)
                     and isinstance(part.ctx, ast.Store)
-                    and _target_word(part) in _GROUP_KEYS
+                    and target_word(part) in _GROUP_KEYS
                 ):
                     votes[Domain.OPT] += 1.0
-                elif word := _word(part):
+                elif word := word_of(part):
                     domain = domain_of_name(word)
                     if domain is not None:
                         votes[domain] += 0.3 if domain is not Domain.SYS else 0.1
@@ -518,64 +488,3 @@ class Flow:
         if domain is None and (named := self.roles.of_name(name)) is not None:
             return named, 2.0 if named is Domain.EVAL else 1.0
         return domain, 0.1 if name in _WEAK_CALLS or name in LOGGING else 0.4 if domain is Domain.SYS else 1.0
-
-
-def _has_time(node: ast.AST) -> bool:
-    return any(isinstance(part, ast.Name | ast.Attribute) and is_time(_word(part) or "") for part in ast.walk(node))
-
-
-def _assigns_loss(node: ast.AST) -> bool:
-    if not isinstance(node, ast.Assign | ast.AugAssign):
-        return False
-    target = _target_word(node.targets[0] if isinstance(node, ast.Assign) else node.target)
-    return target is not None and domain_of_name(target) is Domain.LOSS
-
-
-def _word(node: ast.AST) -> str | None:
-    match node:
-        case ast.Name(id=word) | ast.Attribute(attr=word) | ast.keyword(arg=str(word)) | ast.arg(arg=word):
-            return word
-        case ast.Subscript(slice=ast.Constant(value=str(word))):
-            return word
-    return None
-
-
-def _target_word(node: ast.AST) -> str | None:
-    match node:
-        case ast.Name(id=word) | ast.Attribute(attr=word) | ast.Subscript(slice=ast.Constant(value=str(word))):
-            return word
-        case ast.Subscript(value=value) | ast.Starred(value=value):
-            return _target_word(value)
-    return None
-
-
-def _keys(node: ast.AST) -> set[str]:
-    match node:
-        case ast.Dict(keys=keys):
-            return {key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
-        case ast.Call(keywords=keywords):
-            return {keyword.arg for keyword in keywords if keyword.arg}
-    return set()
-
-
-def _flag_before(line: ast.List | ast.Tuple, value: ast.AST) -> str | None:
-    """The flag that a value of a command line follows, `["--head-dim", "64"]`, or stands in, `["--head-dim=64"]`."""
-    index = next((index for index, item in enumerate(line.elts) if item is value), None)
-    for item in [value, *(line.elts[index - 1 : index] if index else [])]:
-        if isinstance(item, ast.Constant) and isinstance(item.value, str) and item.value.startswith("--"):
-            return item.value.lstrip("-").partition("=")[0].replace("-", "_")
-    return None
-
-
-def _flag(call: ast.Call) -> str | None:
-    flags = [arg.value for arg in call.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
-    return max(flags, key=len).lstrip("-").replace("-", "_") if flags else None
-
-
-def _defaults(args: ast.arguments) -> list[tuple[str, ast.expr | None]]:
-    positional = [arg.arg for arg in (*args.posonlyargs, *args.args)]
-    missing: list[ast.expr | None] = [None] * (len(positional) - len(args.defaults))
-    return [
-        *zip(positional, [*missing, *args.defaults], strict=True),
-        *zip((arg.arg for arg in args.kwonlyargs), args.kw_defaults, strict=True),
-    ]

@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterator
 
-from audit.domains.flow import Flow, Trace, Votes
+from audit.domains.flow import Flow
 from audit.domains.names import domain_of_name, is_size
 from audit.domains.report import CONSEQUENCE, Change, Kind
+from audit.domains.votes import Trace, Votes
 from ledger.recipes import Recipe
 from ledger.vocabulary import Domain
 
