@@ -23,8 +23,6 @@ CURIOSITY = 0.5
 """Weight of neglect against yield in the choice of the next specialist."""
 TRUST_IN_PAIRS = 0.5
 """Weight of the evidence on an edit that saves time, once another pays for it: alone it may have missed a gate."""
-SAVING_DOMAINS = (Domain.ARCH, Domain.SCHED, Domain.DATA)
-"""Where the edits are that surely make a run cheaper."""
 HARMFUL = 0.6
 """Certainty from which a worse trial rules its edit out of pairs by chance."""
 PAIR_LIMIT = 120
@@ -116,8 +114,8 @@ class Policy:
         if self.is_time:
             savers = [
                 Candidate(parent, (edit,), self.log_weight(edit, parent, TRUST_IN_PAIRS), "")
-                for domain in SAVING_DOMAINS
-                for edit in self.edits_of(parent, domain)
+                # Of its own domain only: what another specialist owns is not this one's to change.
+                for edit in self.edits_of(parent, self.brief.specialist.domain)
                 if edit.cost < 0 and 0 < edit.step_size <= 0.35
             ]
             payers = [candidate for candidate in own if candidate.edits[0].cost >= 0]

@@ -15,6 +15,7 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from audit.domains import command as domains_command
 from audit.report import Check, Finding, Report
 from audit.verify import Progress, verify
 from ledger.checkpoint import CheckpointError, read, verified
@@ -102,6 +103,9 @@ def check_proof_command(proof: Path, key: VerifierKey, as_json: bool) -> None:
     click.echo(
         f"PROVED: {len(proved.events)} events stand in the log {head.origin} of {head.size} events, {head.root.hex()}"
     )
+
+
+cli.add_command(domains_command, "domains")
 
 
 def main() -> None:

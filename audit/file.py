@@ -17,6 +17,12 @@ MAX_CONTENT_BYTES = 64 * 2**20
 CHUNK_BYTES = 2**20
 
 
+UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError, MemoryError)
+"""What reading a damaged file raises: SQLite's message may quote damaged bytes that Python fails to decode, and a
+damaged length may ask for more memory than there is.
+"""
+
+
 class BlobError(LedgerError):
     """A blob cannot be had: missing, damaged or not what its digest says."""
 
@@ -66,7 +72,7 @@ class LedgerFile:
         """How many events there seem to be: for a progress bar, not for a check."""
         try:
             (last,) = self.connection.execute("SELECT max(seq) FROM events").fetchone()
-        except sqlite3.DatabaseError:
+        except UNREADABLE:
             return None
         return last + 1 if isinstance(last, int) else None
 
@@ -76,7 +82,7 @@ class LedgerFile:
             row = self.connection.execute(
                 "SELECT size, frame FROM blobs WHERE digest = ?", (bytes.fromhex(digest),)
             ).fetchone()
-        except sqlite3.DatabaseError as error:
+        except UNREADABLE as error:
             raise BlobError(f"the blob cannot be read: {error}") from error
         if row is None:
             raise BlobError("the blob is not in the ledger")
@@ -88,7 +94,7 @@ class LedgerFile:
         """Whether there is a blob with this digest, whatever its content. Raises BlobError where nobody can tell."""
         try:
             found = self.connection.execute("SELECT 1 FROM blobs WHERE digest = ?", (bytes.fromhex(digest),)).fetchone()
-        except sqlite3.DatabaseError as error:
+        except UNREADABLE as error:
             raise BlobError(f"the blob cannot be read: {error}") from error
         return found is not None
 
@@ -126,6 +132,8 @@ def _chunks(frame: bytes, limit: int) -> Iterator[bytes]:
 def _expect_ledger(path: Path, connection: sqlite3.Connection) -> None:
     try:
         check_format(path, connection)
+    except (UnicodeDecodeError, MemoryError):
+        pass  # as below
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
             raise

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import ClassVar, NamedTuple, Protocol
 
-from audit.file import BlobError, LedgerFile, content_of
+from audit.file import UNREADABLE, BlobError, LedgerFile, content_of
 from audit.report import Check
 from ledger.merkle import TILE_BITS, TILE_WIDTH, Frontier, leaf_hash, root_of
 from ledger.store import expected_schema, genesis_of
@@ -73,7 +73,7 @@ def rows(file: LedgerFile, stopped: Callable[[str, str], None]) -> Iterator[Row]
                 stopped(f"event {seq}", f"expected an entry of text, found {type(entry).__name__}")
                 continue
             yield Row(seq, entry, stored, leaf_hash(entry), _HEAD.match(entry))
-    except sqlite3.DatabaseError as error:
+    except UNREADABLE as error:
         stopped("file", f"the file cannot be read {seen}: {error}")
 
 
@@ -82,14 +82,14 @@ def check_file(file: LedgerFile, check: Check) -> bool:
     try:
         for (line,) in file.connection.execute("PRAGMA integrity_check"):
             if line != b"ok":
-                check.fault("file", f"SQLite: {line.decode(errors='replace')}")
-    except sqlite3.DatabaseError as error:
+                check.fault("file", f"SQLite: {_text(line)}")
+    except UNREADABLE as error:
         check.fault("file", f"SQLite cannot check the file: {error}")
     try:
         if not _check_schema(file, check):
             return False
         _check_meta(file, check)
-    except sqlite3.DatabaseError as error:
+    except UNREADABLE as error:
         check.fault("file", f"the schema cannot be read: {error}")
         return False
     return True
@@ -129,14 +129,13 @@ def _objects_of_ledger() -> dict[str, tuple[str, str, str | None]]:
 
 def _objects(connection: sqlite3.Connection) -> Iterator[tuple[str, tuple[str, str, str | None]]]:
     for row in connection.execute("SELECT name, type, tbl_name, sql FROM sqlite_master"):
-        name, kind, table, sql = (None if part is None else bytes(part).decode(errors="replace") for part in row)
+        name, kind, table, sql = (None if part is None else _text(part) for part in row)
         yield str(name), (str(kind), str(table), sql)
 
 
 def _check_meta(file: LedgerFile, check: Check) -> None:
-    rows = file.connection.execute("SELECT key, value FROM meta").fetchall()
-    meta = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in rows}
-    check.checked += len(rows)
+    meta = _meta(file)
+    check.checked += len(meta)
     check.compare("meta", "genesis", genesis_of(meta), meta.get("genesis"), "the row")
 
 
@@ -200,7 +199,7 @@ class Tree:
         try:
             self._check_head()
             self._check_extra()
-        except sqlite3.DatabaseError as error:
+        except UNREADABLE as error:
             self._check.fault("head", f"the head and the nodes cannot be read: {error}")
 
     def _close(self, level: int) -> None:
@@ -222,7 +221,7 @@ class Tree:
             row = self._file.connection.execute(
                 "SELECT hash FROM nodes WHERE level = ? AND idx = ?", (level, index)
             ).fetchone()
-        except sqlite3.DatabaseError as error:
+        except UNREADABLE as error:
             self._check.fault(place, f"cannot be read: {error}")
             return
         if row is None:
@@ -254,7 +253,8 @@ class Tree:
     def _check_extra(self) -> None:
         """Nodes that no tile has: behind the last of each level, or of a level that is not there."""
         for level, index in self._file.connection.execute("SELECT level, idx FROM nodes ORDER BY level, idx"):
-            known = 1 <= level < len(self._made) and 0 <= index < self._made[level]
+            numbers = isinstance(level, int) and isinstance(index, int)
+            known = numbers and 1 <= level < len(self._made) and 0 <= index < self._made[level]
             if self._whole and not known:
                 self._check.fault(f"tree node {index} of level {level}", "expected no such node, found one")
 
@@ -282,7 +282,7 @@ class Blobs:
             (found,) = self._file.connection.execute("SELECT count(*) FROM blobs").fetchone()
             if found != self._committed or self._check.errors:
                 self._name_strangers()
-        except sqlite3.DatabaseError as error:
+        except UNREADABLE as error:
             self._check.fault("blobs", f"the blobs cannot be counted: {error}")
 
     def _check_blob(self, seq: int, digest: str, frame_digest: str) -> None:
@@ -315,10 +315,17 @@ class Blobs:
 def _genesis(file: LedgerFile) -> bytes:
     """What the first event must name as its previous leaf: calculated from the other meta rows."""
     try:
-        rows = file.connection.execute("SELECT key, value FROM meta").fetchall()
-    except sqlite3.DatabaseError:
+        return genesis_of(_meta(file)).encode()
+    except UNREADABLE:
         return b""
-    return genesis_of({key.decode(errors="replace"): value.decode(errors="replace") for key, value in rows}).encode()
+
+
+def _meta(file: LedgerFile) -> dict[str, str]:
+    return {_text(key): _text(value) for key, value in file.connection.execute("SELECT key, value FROM meta")}
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else repr(value)
 
 
 def _is_digest(value: object) -> bool:

@@ -1,10 +1,9 @@
 """Every digest in an event that names a blob names one that is in the ledger, and no blob is there without a name."""
 
 import json
-import sqlite3
 from typing import ClassVar
 
-from audit.file import BlobError
+from audit.file import UNREADABLE, BlobError
 from audit.report import Check
 from audit.trajectory import Case, Rule, Step
 from ledger.events import CampaignResumed, CampaignStarted
@@ -67,8 +66,9 @@ class References(Rule):
         try:
             for (digest,) in self._file.connection.execute("SELECT digest FROM blobs ORDER BY rowid"):
                 if digest not in self._named:
-                    self._check.fault(f"blob {digest.hex()}", "expected an event that names it, found none")
-        except sqlite3.DatabaseError as error:
+                    shown = digest.hex() if isinstance(digest, bytes) else digest
+                    self._check.fault(f"blob {shown}", "expected an event that names it, found none")
+        except UNREADABLE as error:
             self._check.fault("blobs", f"the blobs cannot be listed: {error}")
 
     def _expect(self, step: Step, field: str, digest: str) -> bool:

@@ -176,14 +176,14 @@ def content(path: Path) -> list[object]:
         return found
 
 
-@pytest.mark.parametrize("flips", [60, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flips", [60, pytest.param(2000, marks=pytest.mark.slow)])
 def test_a_flip_in_the_raw_file_is_found_or_changes_nothing_that_can_be_read(tmp_path: Path, flips: int) -> None:
     path, work = tmp_path / "toy.db", tmp_path / "work.db"
     with EventLog.create(path) as log:
         write_campaign(log, trials=2)
     original, raw = content(path), path.read_bytes()
     draw = random.Random(1)
-    unseen = 0
+    unseen: list[int] = []
     for position in draw.sample(range(len(raw)), flips):
         changed = bytearray(raw)
         changed[position] ^= 1 << draw.randrange(8)
@@ -193,9 +193,10 @@ def test_a_flip_in_the_raw_file_is_found_or_changes_nothing_that_can_be_read(tmp
         except LedgerError:
             continue
         if sound:
-            unseen += 1
+            unseen.append(position)
             assert content(work) == original, position
-    assert unseen < 0.75 * flips
+    # What goes unseen lies in space that no row uses, which SQLite leaves zero.
+    assert sum(raw[position] != 0 for position in unseen) <= flips // 50
 
 
 def test_garbage_in_the_middle_gives_findings_and_no_traceback(tmp_path: Path) -> None:

@@ -117,10 +117,13 @@ def run(
 def gone(pid: int, within_s: float = 0.0) -> bool:
     """Whether the process has ended; a zombie that nobody collects has."""
     deadline_s = time.monotonic() + within_s
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        if time.monotonic() >= deadline_s:
-            return False
-        time.sleep(0.01)
+    try:
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() >= deadline_s:
+                return False
+            time.sleep(0.01)
+    except psutil.NoSuchProcess:
+        pass
     return True
 
 

@@ -171,7 +171,8 @@ def test_sixty_proposals_are_legal_and_never_repeat_a_program(contract: Contract
         if proposal is None:
             exhausted.add(specialist.name)
             continue
-        known = {trial.program: trial.trial for trial in notebook.trials if trial.program is not None}
+        # An abandoned trial says nothing of its program: it may come again.
+        known = {trial.program: trial.trial for trial in notebook.trials if trial.program and trial.verdict}
         assert check(contract, specialist, notebook.recipes[proposal.parent], proposal.recipe, known) is None
         outcome = draw.choice([KEPT, PROMISING, WORSE, WORSE, CRASHED, MISSED, ABANDONED])
         notebook.record(specialist.name, proposal, outcome)
@@ -296,11 +297,14 @@ def test_a_gate_missed_by_a_shorter_training_asks_for_a_gentler_cut() -> None:
     assert share(cuts, lambda operator: float(operator.move[1:]) > 0.75) > 0.9
 
 
-def test_where_the_metric_is_time_quality_is_paired_with_a_cut() -> None:
-    proposals = [Notebook(SECONDS).propose("reg", seed) for seed in range(30)]
-    pairs = [proposal for proposal in proposals if proposal is not None and " + " in (proposal.operator or "")]
-    assert len(pairs) > 15
-    assert all("saves time" in proposal.rationale for proposal in pairs)
+def test_where_the_metric_is_time_quality_is_paired_with_a_cut_of_the_same_domain() -> None:
+    def pairs(specialist: str) -> list[Proposal]:
+        proposals = [Notebook(SECONDS).propose(specialist, seed) for seed in range(30)]
+        return [proposal for proposal in proposals if proposal is not None and " + " in (proposal.operator or "")]
+
+    assert len(pairs("sched")) >= 3
+    assert all("saves time" in proposal.rationale for proposal in pairs("sched"))
+    assert pairs("reg") == []
 
 
 def test_a_promising_edit_is_tried_again_on_a_new_champion() -> None:

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from audit.domains.canon import DEFINITIONS, FUNCTIONS, Definition, Function, Prints, arguments_of, locals_of, ordered
+from audit.domains.canon import DEFINITIONS, FUNCTIONS, Definition, Function, Prints, arguments_of, locals_of
 
 Trees = dict[str, ast.Module]
 
@@ -173,7 +173,7 @@ def _rename_members(old: Trees, new: Trees) -> None:
 def _stored_members(trees: Trees) -> dict[str, None]:
     found: dict[str, None] = {}
     for tree in trees.values():
-        for node in ordered(tree):
+        for node in ast.walk(tree):
             match node:
                 case ast.Attribute(attr=name, ctx=ast.Store()):
                     found.setdefault(name)
