@@ -299,7 +299,8 @@ class Supervisor:
             operator=proposal.operator,
             parent=proposal.parent,
         )
-        changed = [path for path, text in proposal.recipe.files.items() if parent.files.get(path) != text]
+        paths = parent.files.keys() | proposal.recipe.files.keys()
+        changed = [path for path in paths if parent.files.get(path) != proposal.recipe.files.get(path)]
         submitted = DiffSubmitted(
             parent=proposal.parent,
             parent_recipe=parent.digest,

@@ -4,7 +4,7 @@ import importlib
 
 import click
 
-SUITES = ("loop", "ledger")
+SUITES = ("loop", "ledger", "domains")
 
 
 @click.command()

@@ -217,8 +217,10 @@ class Campaign:
         match event.body:
             case HypothesisProposed() as body:
                 self._check_parent(body.parent)
-                if body.session not in self.sessions:
-                    raise GrammarError(f"trial {number} comes from session {body.session!r}, which is not open")
+                if self.sessions.get(body.session) != body.specialist:
+                    raise GrammarError(
+                        f"trial {number} by {body.specialist} comes from no open session of that specialist"
+                    )
             case DiffSubmitted() as body:
                 self._check_diff(trial, body)
             case RunStarted() as body if number == 0 and self.started and body.recipe != self.started.recipe:

@@ -127,6 +127,9 @@ def raise_as_ledger_error(path: Path, error: BaseException) -> NoReturn:
         raise LedgerError(
             f"{path}: expected a labtrail ledger, found a file that SQLite cannot read: {error}"
         ) from error
+    if isinstance(error, UnicodeDecodeError | MemoryError):
+        # SQLite quotes damaged names in its messages, and takes lengths in damaged pages for what they say.
+        raise LedgerError(f"{path}: the file is damaged; `audit verify {path}` says where") from error
     if isinstance(error, OSError):
         raise LedgerError(f"{path}: {error.strerror}") from error
     raise error
