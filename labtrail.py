@@ -20,7 +20,7 @@ from agents.console import STYLES, Narrator, plain, summarise
 from agents.search import Search
 from agents.supervisor import Bench, CampaignError, StopRules, Supervisor
 from evaluators.task import Contract, Task, TaskError, builtin_tasks, find_task
-from ledger import checkpoint
+from ledger import checkpoint, entry
 from ledger.backup import backup
 from ledger.browse import BrowseError, serve
 from ledger.campaign import Campaign
@@ -260,6 +260,8 @@ def prove_command(trial: int, ledger: Path, campaign: str | None, out: Path | No
     """
     with EventLog.read_only(ledger) as log:
         chosen = _last_campaign(_views(log), campaign)
+        if not checkpoint.sidecar(ledger).exists():
+            raise LedgerError(f"{ledger} has no checkpoint; `labtrail checkpoint --ledger {ledger}` signs one")
         try:
             content = prove(log, checkpoint.read(checkpoint.sidecar(ledger)), chosen, trial)
         except ValueError as error:
@@ -285,22 +287,8 @@ def browse(ledger: Path, host: str, port: int, open_browser: bool) -> None:
 
 
 def main() -> None:
-    """Console script: expected failures end in one line and exit code 2, a bug ends in a traceback for its report."""
-    try:
-        cli.main(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        raise SystemExit(stop.exit_code) from None
-    except click.Abort:
-        raise SystemExit(130) from None
-    except click.ClickException as error:
-        error.show()
-        raise SystemExit(error.exit_code) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(141) from None
-    except EXPECTED as error:
-        click.echo(f"labtrail: {' '.join(str(error).split())}", err=True)
-        raise SystemExit(2) from None
+    """Console script."""
+    entry.run(cli, "labtrail", EXPECTED)
 
 
 def _home() -> Path:

@@ -1,7 +1,6 @@
 """Console script `audit`: trust nothing, read one file, say what it shows."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from rich.text import Text
 from audit.domains import command as domains_command
 from audit.report import Check, Finding, Report
 from audit.verify import Progress, verify
+from ledger import entry
 from ledger.checkpoint import CheckpointError, read, verified
 from ledger.keys import KeyFault, VerifierKey
 from ledger.locks import LedgerError
@@ -109,22 +109,8 @@ cli.add_command(domains_command, "domains")
 
 
 def main() -> None:
-    """Console script: what cannot be read ends in one line and exit code 2, a bug in a traceback for its report."""
-    try:
-        cli.main(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        raise SystemExit(stop.exit_code) from None
-    except click.Abort:
-        raise SystemExit(130) from None
-    except click.ClickException as error:
-        error.show()
-        raise SystemExit(error.exit_code) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(141) from None
-    except (LedgerError, CheckpointError, OSError) as error:
-        click.echo(f"audit: {' '.join(str(error).split())}", err=True)
-        raise SystemExit(2) from None
+    """Console script."""
+    entry.run(cli, "audit", (LedgerError, CheckpointError, OSError))
 
 
 def _print(report: Report) -> None:
