@@ -79,6 +79,7 @@ class Narrator:
             case VerdictReached() as body:
                 trial = campaign.trials[event.trial or 0]
                 label = f" ({body.label})" if body.label else ""
+                label += ", the new champion:" if body.verdict is Verdict.KEPT else ""
                 score = f"{_summary(body.score)}{self._contract.metric.suffix}, " if body.score else ""
                 self._line(trial, f"{score}{body.reason}", label)
             case TrialAbandoned() as body:

@@ -82,7 +82,7 @@ class Gate(Part):
 
     def __str__(self) -> str:
         bound, sign = (self.at_most, "<=") if self.at_least is None else (self.at_least, ">=")
-        return f"{self.metric} {sign} {bound:g}"
+        return f"{self.metric} {sign} {bound:,.10g}"
 
 
 class Budgets(Part):
