@@ -84,7 +84,8 @@ def run(
     """
     found = find_task(task)
     key = key or _home() / "evaluator.key"
-    SigningKey.load_or_create(key, "labtrail-evaluator")
+    _public(SigningKey.load_or_create(key, "labtrail-evaluator"), key)
+    log_key = _log_key(None)
     console = Console()
     log = EventLog.open(ledger) if ledger.exists() else EventLog.create(ledger)
     with log:
@@ -106,7 +107,7 @@ def run(
             finally:
                 runner.close()
         assert campaign.stopped is not None
-        checkpoint.sign(log, _log_key(None))
+        checkpoint.sign(log, log_key)
         console.print(f"\nstopped: {campaign.stopped.detail}, {log.size} events in {ledger}", highlight=False)
         summarise(console, found.contract, campaign)
     if campaign.stopped.reason == "interrupted":
@@ -217,10 +218,12 @@ def sql(query: str, ledger: Path, form: str, as_of: int | None) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--name", required=True, help="Name of the key, without blanks; others will see it in signatures.")
 def keygen(path: Path, name: str) -> None:
-    """Make an Ed25519 key at PATH (mode 0600) and its public half at PATH.pub.
+    """Make an Ed25519 key at PATH (mode 0600) and its public half beside it, with the suffix .pub.
 
     Example: labtrail keygen ~/.labtrail/log.key --name example.org/lab
     """
+    if path.suffix == ".pub":
+        raise KeyFault(f"{path}: the suffix .pub is for the public half; give the private key another one")
     click.echo(_public(SigningKey.create(path, name), path))
 
 

@@ -63,19 +63,27 @@ class Measurement:
         )
         self._record.append(f"runner:{runner.name}", started, trial=number)
         folder = self._work / f"trial-{number}-run-{run}"
-        folder.mkdir()
         try:
+            remove(folder)
+            folder.mkdir(parents=True)
             nonce, challenges = self._instrument.challenges()
             spec = RunSpec(recipe, self._contract, seed, self._work / "public", challenges)
             with self._interrupts.allowed():
                 result = runner.run(spec, folder)
             finished = self._facts(number, run, result)
+            self._instrument.check_data()
             if shown := label_of(self._contract, finished):
                 self._record.fail(number, shown[0], shown[1], run)
                 return shown[0] is not FailureLabel.INFRA_ERROR
             self._score(number, started, nonce, finished, result)
-        except (InfrastructureError, MeasurementError) as error:
+        except Violation as violation:
+            self._record.fail(number, violation.label, violation.detail, run)
+        except (InfrastructureError, OSError) as error:
             self._record.fail(number, FailureLabel.INFRA_ERROR, str(error), run)
+            return False
+        except MeasurementError as error:
+            self._record.fail(number, FailureLabel.INFRA_ERROR, str(error), run)
+            self._instrument.restart()
             return False
         finally:
             remove(folder)
@@ -108,9 +116,5 @@ class Measurement:
             facts=score_facts(finished, self._record.recipe(number).size_bytes),
             answers=tuple(str(path) for path in result.answers),
         )
-        try:
-            score = self._instrument.score(claim)
-        except Violation as violation:
-            self._record.fail(number, violation.label, violation.detail, started.run)
-            return
+        score = self._instrument.score(claim)
         self._record.append(f"evaluator:{self._contract.name}", score, trial=number)

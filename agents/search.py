@@ -222,7 +222,7 @@ class Policy:
         delta = None if gain is None else signed(self.metric, gain)
         first, *others = (edit.description for edit in candidate.edits)
         changes = ", and ".join((first, *(f"{other[:1].lower()}{other[1:]}" for other in others)))
-        expected = "" if delta is None else f"; expected {self.metric.name} {delta:+.2g} {self.metric.unit}".rstrip()
+        expected = "" if delta is None else f"; expected {self.metric.name} {delta:+.2g}{self.metric.suffix}"
         rationale = ". ".join((candidate.reason, *(self.told(edit) for edit in candidate.edits)))
         return Proposal(
             parent=candidate.parent,

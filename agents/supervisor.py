@@ -196,7 +196,9 @@ class Supervisor:
                 self._record.append(SUPERVISOR, lost, trial=0)
             return
         scored = len(trial.scores)
-        lost_text = f"{len(trial.runs) - scored} run under way and {scored} of {self._contract.seeds.trial} scores"
+        lost_text = f"{scored} of {self._contract.seeds.trial} scores"
+        if trial.phase in (Phase.RUNNING, Phase.FINISHED):
+            lost_text += " and the run under way"
         self._record.append(SUPERVISOR, TrialAbandoned(reason=reason, lost=lost_text), trial=trial.number)
 
     def _stop(self, reason: str, detail: str, wall_s: float) -> None:

@@ -1,6 +1,7 @@
 """The measuring process: holds hidden data and the evaluator's key, computes metrics from predictions, and signs."""
 
 import base64
+import contextlib
 import importlib.metadata
 import importlib.util
 import io
@@ -9,6 +10,7 @@ import math
 import os
 import platform
 import secrets
+import select
 import shutil
 import subprocess
 import sys
@@ -29,6 +31,10 @@ from ledger.vocabulary import FailureLabel, Trust
 
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch")
 """Libraries whose version can move a metric: part of the environment digest."""
+
+
+PATIENCE_S = 300.0
+"""Longest wait for an answer of the measuring process; a recipe may have stopped it."""
 
 
 class MeasurementError(Exception):
@@ -96,7 +102,7 @@ class Evaluator:
         self._task, self._hidden, self._key = task, hidden, key
         self._code = _load(task.folder / task.contract.evaluator.module)
         self._public = public
-        self._code.prepare(public, hidden)
+        self._prepare()
         self.epoch = Epoch(
             task=task.contract.digest,
             evaluator=task.evaluator_digest(),
@@ -106,17 +112,19 @@ class Evaluator:
 
     def challenges(self) -> tuple[int, list[bytes]]:
         """A fresh nonce and the challenges that it draws, as .npy files."""
+        if not self._is_intact():
+            self._prepare()
         nonce = secrets.randbelow(2**53)
         return nonce, [_npy(array) for array in self._code.challenges(self._hidden, nonce)]
 
-    def score(self, claim: RunClaim) -> ScoreRecorded:
-        """The signed score of one run. Raises Violation where the predictions earn a failure label.
-
-        Data that a recipe changed is written anew, so that the next run finds what every run found.
-        """
-        if self._data_digest() != self.epoch.data:
-            self._restore()
+    def check_data(self) -> None:
+        """Raises Violation where training or hidden data are no longer what was prepared, and writes them anew."""
+        if not self._is_intact():
+            self._prepare()
             raise Violation(FailureLabel.EVALUATOR_TAMPERING, "training or hidden data changed while the recipe ran")
+
+    def score(self, claim: RunClaim) -> ScoreRecorded:
+        """The signed score of one run. Raises Violation where the predictions earn a failure label."""
         outputs = [_answer(Path(path)) for path in claim.answers]
         metrics = {**self._code.score(self._hidden, claim.nonce, outputs), **claim.facts}
         for name, value in metrics.items():
@@ -135,6 +143,15 @@ class Evaluator:
         )
         return unsigned.model_copy(update={"signature": sign(self._key, claim.campaign, claim.trial, unsigned)})
 
+    def _is_intact(self) -> bool:
+        if self._public.is_symlink() or self._hidden.is_symlink():
+            return False
+        try:
+            return self._data_digest() == self.epoch.data
+        except (OSError, ValueError, RecursionError):
+            # Names or depths that cannot even be read: none of ours.
+            return False
+
     def _data_digest(self) -> str:
         """Digest over every file of both folders, by its place and name."""
         files = {
@@ -144,28 +161,31 @@ class Evaluator:
         }
         return digest_of(manifest(files))
 
-    def _restore(self) -> None:
+    def _prepare(self) -> None:
+        """Both folders as the task's code fills them, whatever a recipe put in their place."""
         for folder in (self._public, self._hidden):
-            for path in folder.iterdir():
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+            if folder.is_dir() and not folder.is_symlink():
+                shutil.rmtree(folder)
+            else:
+                folder.unlink(missing_ok=True)
+            folder.mkdir(parents=True, mode=0o700)
         self._code.prepare(self._public, self._hidden)
-        if self._data_digest() != self.epoch.data:
-            raise RuntimeError("the data could not be prepared again as it was")
 
 
 class MeasuringProcess:
     """The supervisor's end of a measuring process: JSON lines over pipes, nothing shared but files named in them."""
 
     def __init__(self, task: Task, public: Path, hidden: Path, key: Path, log: Path) -> None:
-        command = [sys.executable, "-I", "-m", "evaluators.measure"]
+        self._arguments = [str(task.folder.absolute()), str(public), str(hidden), str(key)]
+        self._log = log
+        self.epoch = self._start()
+
+    def _start(self) -> Epoch:
         # An allow list: the measuring process gets neither API keys nor the user's Python settings.
         allowed = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TZ") if name in os.environ}
-        with log.open("ab") as stderr:
+        with self._log.open("ab") as stderr:
             self._process = subprocess.Popen(
-                [*command, str(task.folder.absolute()), str(public), str(hidden), str(key)],
+                [sys.executable, "-I", "-m", "evaluators.measure", *self._arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -173,9 +193,16 @@ class MeasuringProcess:
                 env={**allowed, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
                 start_new_session=True,
             )
-        self._log = log
-        ready = self._receive()
-        self.epoch = Epoch.model_validate_json(json.dumps(ready["epoch"]))
+        return Epoch.model_validate_json(json.dumps(self._receive()["epoch"]))
+
+    def restart(self) -> None:
+        """Begin again with a fresh process: a recipe may have killed or stopped the last one.
+
+        Raises MeasurementError where the new one is another instrument than the old one.
+        """
+        self.close()
+        if self._start() != self.epoch:
+            raise MeasurementError("the measuring process came back with other code, data or environment")
 
     def challenges(self) -> tuple[int, tuple[bytes, ...]]:
         """Nonce and challenges of the next run. Raises MeasurementError."""
@@ -186,9 +213,11 @@ class MeasuringProcess:
         """The signed score. Raises Violation for what the recipe did, MeasurementError for everything else."""
         fields = {**claim.__dict__, "facts": dict(claim.facts)}
         answer = self._ask({"op": "score", "claim": fields})
-        if "violation" in answer:
-            raise Violation(answer["violation"]["label"], answer["violation"]["detail"])
         return ScoreRecorded.model_validate_json(json.dumps(answer["score"]))
+
+    def check_data(self) -> None:
+        """After each run. Raises Violation where the recipe changed data, MeasurementError for everything else."""
+        self._ask({"op": "check_data"})
 
     def close(self) -> None:
         """End the process."""
@@ -196,7 +225,9 @@ class MeasuringProcess:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                # A request that never left is flushed into a pipe without a reader.
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
     def __enter__(self) -> Self:
         return self
@@ -216,12 +247,17 @@ class MeasuringProcess:
         return self._receive()
 
     def _receive(self) -> dict[str, Any]:
-        line = cast(TextIO, self._process.stdout).readline()
+        answers = cast(TextIO, self._process.stdout)
+        if not select.select([answers], [], [], PATIENCE_S)[0]:
+            raise MeasurementError(f"the measuring process said nothing for {PATIENCE_S:g} s")
+        line = answers.readline()
         if not line:
             raise self._died()
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise MeasurementError(answer["error"])
+        if "violation" in answer:
+            raise Violation(answer["violation"]["label"], answer["violation"]["detail"])
         return answer
 
     def _died(self) -> MeasurementError:
@@ -248,6 +284,9 @@ def _answered(evaluator: Evaluator, request: dict[str, Any]) -> dict[str, Any]:
         case "challenges":
             nonce, arrays = evaluator.challenges()
             return {"nonce": nonce, "challenges": [base64.b64encode(array).decode() for array in arrays]}
+        case "check_data":
+            evaluator.check_data()
+            return {}
         case "score":
             claim = RunClaim(**{**request["claim"], "answers": tuple(request["claim"]["answers"])})
             return {"score": evaluator.score(claim).model_dump(mode="json")}
@@ -258,7 +297,7 @@ def _answer(path: Path) -> np.ndarray:
     """A prediction file, mapped into memory. Raises Violation where it is not one plain .npy array."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except Exception as error:  # the file is hostile: numpy's header parser raises a dozen kinds of error on it
         raise Violation(FailureLabel.NO_METRIC, f"expected an .npy array of predictions: {error}") from error
     if not isinstance(array, np.ndarray):
         raise Violation(FailureLabel.NO_METRIC, f"expected an .npy array of predictions, found {type(array).__name__}")

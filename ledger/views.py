@@ -56,13 +56,17 @@ class Views:
         self._connection.execute(VIEWS_SQL)
 
     def catch_up(self, as_of: int | None = None) -> int:
-        """Take new events, up to the first `as_of` of the log; returns the position."""
+        """Take new events, up to the first `as_of` of the log; returns the position. Raises QueryError."""
         while True:
             stop = self.position + BATCH_EVENTS if as_of is None else min(self.position + BATCH_EVENTS, as_of)
-            entries = [entry.decode() for _, entry, _ in self._log.entries(self.position, stop)]
-            if not entries:
-                return self.position
-            self._take(entries)
+            try:
+                entries = [entry.decode() for _, entry, _ in self._log.entries(self.position, stop)]
+                if not entries:
+                    return self.position
+                self._take(entries)
+            except (UnicodeDecodeError, duckdb.Error) as error:
+                path = self._log.path
+                raise QueryError(f"{path}: an event cannot be read; `audit verify {path}` says which") from error
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> Table:
         """Run one reading query over the views. Raises QueryError."""

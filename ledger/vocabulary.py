@@ -102,9 +102,7 @@ LABEL_RULES: dict[FailureLabel, LabelRule] = {
     FailureLabel.CAUSALITY_VIOLATION: LabelRule(
         "after a run", "changing later tokens changed the probability of earlier ones"
     ),
-    FailureLabel.EVALUATOR_TAMPERING: LabelRule(
-        "after a run", "the evaluator's code, data or folder changed while the recipe ran"
-    ),
+    FailureLabel.EVALUATOR_TAMPERING: LabelRule("after a run", "training or hidden data changed while the recipe ran"),
     FailureLabel.FORGED_METRIC: LabelRule("after a run", "a score does not carry the evaluator's signature"),
     FailureLabel.INFRA_ERROR: LabelRule(
         "not the recipe's fault", "runner or machine failed; retried, and no evidence against the idea"

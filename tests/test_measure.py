@@ -1,5 +1,7 @@
 """The measuring process: separate, signed, and deaf to what a recipe or task code prints."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +62,12 @@ def test_each_run_has_a_nonce_of_its_own(instrument: MeasuringProcess) -> None:
     assert len({instrument.challenges()[0] for _ in range(5)}) == 5
 
 
+def header(text: bytes) -> bytes:
+    """A .npy file of nothing but its header."""
+    padded = text.ljust(118)
+    return b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded
+
+
 @pytest.mark.parametrize(
     ("content", "label"),
     [
@@ -67,8 +75,12 @@ def test_each_run_has_a_nonce_of_its_own(instrument: MeasuringProcess) -> None:
         (b"val_mse 0.0", "no_metric"),
         (b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", "no_metric"),
         (b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (10**12,), }", "no_metric"),
+        (header(b"{[]: 1}"), "no_metric"),
+        (header(b"{'descr': '<f8', 'fortran_order': False, 'shape': (%d,)}" % (10**14)), "no_metric"),
+        (header(b'{"descr": """'), "no_metric"),
+        (header(b"{'descr': '<f8', 'fortran_order': False, 'shape': (%d,)}" % (10**30)), "no_metric"),
     ],
-    ids=["empty", "text", "pickled objects", "a header that lies"],
+    ids=["empty", "text", "pickled objects", "a header that lies", "lists", "memory", "tokens", "overflow"],
 )
 def test_garbage_instead_of_predictions_has_no_metric(
     place: Path, instrument: MeasuringProcess, content: bytes, label: str
@@ -107,6 +119,33 @@ def broken_task(place: Path, code: str) -> Path:
     folder = copy_toy(place / "task")
     (folder / "measure.py").write_text((folder / "measure.py").read_text() + code)
     return folder
+
+
+def test_a_killed_measuring_process_comes_back_as_the_same_instrument(
+    place: Path, instrument: MeasuringProcess, evaluator_key: SigningKey
+) -> None:
+    epoch = instrument.epoch
+    os.kill(instrument._process.pid, signal.SIGKILL)
+    with pytest.raises(MeasurementError, match="exit code -9"):
+        instrument.challenges()
+    (place / "public" / "planted.npy").write_bytes(b"")
+    instrument.restart()
+    assert instrument.epoch == epoch
+    nonce, _ = instrument.challenges()
+    np.save(place / "answer.npy", perfect(place, nonce))
+    assert is_signed(evaluator_key.verifier, "toy-1", 1, instrument.score(claim(nonce, place / "answer.npy")))
+
+
+def test_a_stopped_measuring_process_is_not_waited_for_without_end(
+    instrument: MeasuringProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.kill(instrument._process.pid, signal.SIGSTOP)
+    monkeypatch.setattr("evaluators.measure.PATIENCE_S", 0.5)
+    with pytest.raises(MeasurementError, match="said nothing"):
+        instrument.challenges()
+    monkeypatch.undo()
+    instrument.restart()
+    assert instrument.challenges()[0] >= 0
 
 
 def test_what_measuring_code_prints_is_not_an_answer(place: Path) -> None:

@@ -132,6 +132,21 @@ def test_a_recipe_that_changes_the_data_is_labelled_and_the_next_run_finds_it_as
     assert campaign.trials[2].verdict is Verdict.DISCARDED
 
 
+def test_a_recipe_that_removes_the_data_is_labelled(bench: Bench) -> None:
+    remove = "import shutil; shutil.rmtree(options.data); np.save(options.out"
+    campaign = campaign_of(bench, swap("np.save(options.out", remove), swap("MOMENTUM = 0.8", "MOMENTUM = 0.79"))
+    assert getattr(campaign.trials[1].outcome, "label", None) is FailureLabel.EVALUATOR_TAMPERING
+    assert campaign.trials[2].verdict is Verdict.DISCARDED
+
+
+def test_a_recipe_that_kills_the_measuring_process_costs_its_own_trial_only(bench: Bench) -> None:
+    kill = "import os; os.system(f'pkill -9 -f evaluators.measure.*{options.data}'); np.save(options.out"
+    proposer = Scripted(swap("np.save(options.out", kill), swap("EPOCHS = 6", "EPOCHS = 60"))
+    campaign = Supervisor(replace(bench, proposer=proposer), "toy-1", 1, ignore).run(StopRules(1))
+    assert campaign.trials[1].phase is Phase.ABANDONED
+    assert campaign.trials[2].verdict is Verdict.KEPT
+
+
 def test_the_champion_changes_and_later_trials_start_from_it(bench: Bench) -> None:
     campaign = campaign_of(bench, swap("EPOCHS = 6", "EPOCHS = 60"), swap("MOMENTUM = 0.8", "MOMENTUM = 0.81"))
     assert campaign.champion == 1

@@ -1,5 +1,6 @@
 """Views: exact, incremental, as of any event, and equal to the fold of the log."""
 
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,21 @@ def test_only_questions_are_answered(filled: EventLog, query: str) -> None:
     with pytest.raises(QueryError, match="read-only"):
         views.query(query)
     assert views.query("SELECT count(*) FROM events").rows == [(filled.size,)]
+
+
+def test_a_damaged_entry_is_one_line_that_names_the_ledger(filled: EventLog) -> None:
+    path = filled.path
+    filled.close()
+    connection = sqlite3.connect(path)
+    connection.text_factory = bytes
+    (entry,) = connection.execute("SELECT entry FROM events WHERE seq = 3").fetchone()
+    connection.execute("DROP TRIGGER events_update")
+    damaged = entry.replace(b'"recorded_at":"2', b'"recorded_at":"\xff')
+    connection.execute("UPDATE events SET entry = CAST(? AS TEXT) WHERE seq = 3", (damaged,))
+    connection.commit()
+    connection.close()
+    with EventLog.read_only(path) as log, pytest.raises(QueryError, match="audit verify"):
+        Views(log).catch_up()
 
 
 def test_locked_views_still_catch_up(filled: EventLog) -> None:

@@ -24,10 +24,10 @@ def command(ledger: Path, trial: int | None, as_json: bool) -> None:
         with EventLog.read_only(ledger) as log:
             audit = domains_of(log)
     except (LedgerError, ValueError) as error:
-        raise click.UsageError(str(error)) from error
+        raise click.ClickException(str(error)) from error
     chosen = [found for found in audit.trials if trial is None or found.trial == trial]
     if trial is not None and not chosen:
-        raise click.UsageError(f"{ledger}: expected a trial with a submitted edit, found none with number {trial}")
+        raise click.ClickException(f"{ledger}: expected a trial with a submitted edit, found none with number {trial}")
     if as_json:
         click.echo(json.dumps(audit.as_dict() if trial is None else [found.as_dict() for found in chosen], indent=2))
     else:
