@@ -71,8 +71,9 @@ class Measurement:
             with self._interrupts.allowed():
                 result = runner.run(spec, folder)
             finished = self._facts(number, run, result)
-            self._instrument.check_data()
-            if shown := label_of(self._contract, finished):
+            shown = label_of(self._contract, finished)
+            self._check_data(failed=shown is not None)
+            if shown:
                 self._record.fail(number, shown[0], shown[1], run)
                 return shown[0] is not FailureLabel.INFRA_ERROR
             self._score(number, started, nonce, finished, result)
@@ -88,6 +89,16 @@ class Measurement:
         finally:
             remove(folder)
         return True
+
+    def _check_data(self, failed: bool) -> None:
+        """Damage to the data is told of the run that did it, also where it failed. Raises Violation."""
+        try:
+            self._instrument.check_data()
+        except MeasurementError:
+            if not failed:
+                raise
+            # The facts say already why this run has no score; the instrument is needed for the next one.
+            self._instrument.restart()
 
     def _facts(self, number: int, run: int, result: RunResult) -> RunFinished:
         artifact = None if result.artifact is None else digest_of(listing(result.artifact))

@@ -176,7 +176,10 @@ class Labels(Rule):
         shown = label_of(contract, finished) if finished else None
         if body.label is FailureLabel.INFRA_ERROR and shown is not None and self._was_cut(step, trajectory):
             return
-        if shown is not None:
+        if body.label is FailureLabel.EVALUATOR_TAMPERING:
+            # It outranks what the facts show: a recipe that damaged the data may have crashed as well.
+            self._check.missed(f"why {body.label}: the evaluator's word")
+        elif shown is not None:
             self._check.compare(step.place, f"label of run {number} ({shown[1]})", shown[0], body.label)
         elif body.label in SHOWN_BY_FACTS or LABEL_RULES[body.label].phase == "before a run":
             said = f"the event says {body.label} ({body.detail})"

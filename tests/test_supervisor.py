@@ -220,3 +220,27 @@ def test_seeds_differ_between_trials_and_runs(bench: Bench) -> None:
 def test_the_work_folder_is_gone_afterwards(bench: Bench) -> None:
     campaign_of(bench, swap("EPOCHS = 6", "EPOCHS = 7"))
     assert not bench.work.exists()
+
+
+def test_a_recipe_that_changes_the_data_and_crashes_is_blamed_itself(bench: Bench) -> None:
+    tamper = "np.save(options.data / 'y.npy', np.zeros(200)); raise SystemExit(3)"
+    campaign = campaign_of(
+        bench,
+        swap("np.save(options.out / ", f"{tamper}; np.save(options.out / "),
+        swap("MOMENTUM = 0.8", "MOMENTUM = 0.79"),
+    )
+    assert getattr(campaign.trials[1].outcome, "label", None) is FailureLabel.EVALUATOR_TAMPERING
+    assert campaign.trials[2].verdict is Verdict.DISCARDED
+
+
+def test_a_link_in_place_of_the_data_is_not_followed(bench: Bench, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious.txt").write_text("mine")
+    link = f"import shutil, os; shutil.rmtree(options.data); os.symlink({str(elsewhere)!r}, options.data)"
+    campaign = campaign_of(
+        bench, swap("np.save(options.out", f"{link}; np.save(options.out"), swap("MOMENTUM = 0.8", "MOMENTUM = 0.79")
+    )
+    assert getattr(campaign.trials[1].outcome, "label", None) is FailureLabel.EVALUATOR_TAMPERING
+    assert campaign.trials[2].verdict is Verdict.DISCARDED
+    assert [path.name for path in elsewhere.iterdir()] == ["precious.txt"]
