@@ -9,6 +9,12 @@ from audit.domains.observed import DomainAudit, Observed, domains_of
 from ledger.log import EventLog, LedgerError
 
 
+class Unreadable(click.ClickException):
+    """What was asked for cannot be read: one line, and not the exit code of a finding."""
+
+    exit_code = 2
+
+
 @click.command("domains")
 @click.argument("ledger", type=click.Path(path_type=Path))
 @click.option("--trial", type=int, help="Explain one trial in detail.")
@@ -24,10 +30,10 @@ def command(ledger: Path, trial: int | None, as_json: bool) -> None:
         with EventLog.read_only(ledger) as log:
             audit = domains_of(log)
     except (LedgerError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
+        raise Unreadable(str(error)) from error
     chosen = [found for found in audit.trials if trial is None or found.trial == trial]
     if trial is not None and not chosen:
-        raise click.ClickException(f"{ledger}: expected a trial with a submitted edit, found none with number {trial}")
+        raise Unreadable(f"{ledger}: expected a trial with a submitted edit, found none with number {trial}")
     if as_json:
         click.echo(json.dumps(audit.as_dict() if trial is None else [found.as_dict() for found in chosen], indent=2))
     else:
