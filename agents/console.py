@@ -25,15 +25,9 @@ from ledger.events import (
     TrialAbandoned,
     VerdictReached,
 )
+from ledger.terminal import STYLES, plain
 from ledger.vocabulary import FailureLabel, Verdict
 
-STYLES = {
-    Verdict.BASELINE: "bold",
-    Verdict.KEPT: "bold green",
-    Verdict.DISCARDED: "dim",
-    Verdict.DISQUALIFIED: "yellow",
-    Verdict.FAILED: "red",
-}
 HYPOTHESIS_WIDTH = 400
 
 
@@ -110,13 +104,6 @@ class Narrator:
 
     def _print(self, text: Text) -> None:
         self._console.print(plain(text), soft_wrap=True)
-
-
-def plain(text: Text) -> Text:
-    """The same text without control characters: hypotheses and details may come from hostile code."""
-    shown = text.copy()
-    shown.plain = "".join(char if char.isprintable() else "�" for char in text.plain)
-    return shown
 
 
 def summarise(console: Console, contract: Contract, campaign: Campaign) -> None:

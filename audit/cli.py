@@ -17,7 +17,7 @@ from rich.text import Text
 from audit.domains import command as domains_command
 from audit.report import Check, Finding, Report
 from audit.verify import Progress, verify
-from ledger import entry
+from ledger import terminal
 from ledger.checkpoint import CheckpointError, read, verified
 from ledger.keys import KeyFault, VerifierKey
 from ledger.locks import LedgerError
@@ -110,7 +110,7 @@ cli.add_command(domains_command, "domains")
 
 def main() -> None:
     """Console script."""
-    entry.run(cli, "audit", (LedgerError, CheckpointError, OSError))
+    terminal.run(cli, "audit", (LedgerError, CheckpointError, OSError))
 
 
 def _print(report: Report) -> None:

@@ -139,3 +139,10 @@ def _check_name(name: str) -> None:
     # "+" ends the name in a verifier key, blanks end it in a note; control characters have no place in either.
     if not name or not name.isprintable() or any(c.isspace() or c == "+" for c in name):
         raise KeyFault(f"expected a key name without blanks and plus signs, found {name!r}")
+
+
+def publish(key: SigningKey, path: Path) -> str:
+    """Write the public half of the key at `path` beside it, with the suffix .pub; returns it."""
+    public = str(key.verifier)
+    path.with_suffix(".pub").write_text(f"{public}\n")
+    return public

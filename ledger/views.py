@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from ledger.log import EventLog
+from ledger.log import EventLog, LedgerError
 
 BATCH_EVENTS = 50_000
 READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
@@ -55,6 +55,13 @@ class Views:
         )
         self._connection.execute(VIEWS_SQL)
 
+    @classmethod
+    def of(cls, log: EventLog, as_of: int | None = None) -> "Views":
+        """The views of the whole log, or of its first `as_of` events. Raises QueryError."""
+        views = cls(log)
+        views.catch_up(as_of)
+        return views
+
     def catch_up(self, as_of: int | None = None) -> int:
         """Take new events, up to the first `as_of` of the log; returns the position. Raises QueryError."""
         while True:
@@ -79,6 +86,17 @@ class Views:
             return Table(columns, cursor.fetchall())
         except duckdb.Error as error:
             raise QueryError(_one_line(str(error))) from error
+
+    def last_campaign(self, wanted: str | None = None) -> str:
+        """The campaign that started last, or the one wanted where it exists. Raises LedgerError."""
+        names = [row[0] for row in self.query("SELECT campaign FROM campaigns ORDER BY started_at").rows]
+        if wanted is not None and wanted not in names:
+            raise LedgerError(
+                f"expected a campaign of the ledger, found {wanted!r}; there are {', '.join(names) or 'none'}"
+            )
+        if not names:
+            raise LedgerError("the ledger has no campaign; `labtrail run TASK` starts one")
+        return wanted or str(names[-1])
 
     def lock_down(self) -> None:
         """Allow questions about the views only: no files, no settings, no further loading."""

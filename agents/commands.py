@@ -1,0 +1,84 @@
+"""Command `run`: a campaign from its first trial to its stop rule."""
+
+import secrets
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from agents.console import Narrator, summarise
+from agents.search import Search
+from agents.supervisor import Bench, CampaignError, StopRules, Supervisor
+from evaluators.task import Contract, find_task
+from ledger import checkpoint
+from ledger.campaign import Campaign
+from ledger.keys import SigningKey, publish
+from ledger.log import EventLog
+from ledger.terminal import home, ledger_option, log_key
+from ledger.views import Views
+from runners.local import LocalRunner
+
+
+@click.command()
+@click.argument("task")
+@ledger_option
+@click.option("--trials", type=click.IntRange(min=1), default=20, show_default=True, help="Stop after so many trials.")
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="Stop after so many hours.")
+@click.option("--new", is_flag=True, help="Start a new campaign instead of going on with the last one.")
+@click.option("--seed", type=click.IntRange(min=0, max=2**53 - 1), help="Seed of the search; drawn where not given.")
+@click.option(
+    "--key", type=click.Path(path_type=Path), help="The evaluator's key  [default: ~/.labtrail/evaluator.key]"
+)
+def run(
+    task: str, ledger: Path, trials: int, hours: float | None, new: bool, seed: int | None, key: Path | None
+) -> None:
+    """Search on TASK, a built-in name or a task folder, and record everything.
+
+    The same command goes on where it stopped: after Ctrl-C, kill -9 or power loss, or with more --trials.
+
+    Example: labtrail run airbench-cpu --trials 8
+    """
+    found = find_task(task)
+    key = key or home() / "evaluator.key"
+    publish(SigningKey.load_or_create(key, "labtrail-evaluator"), key)
+    heads_key = log_key()
+    console = Console()
+    log = EventLog.open(ledger) if ledger.exists() else EventLog.create(ledger)
+    with log:
+        name, last = _campaign_for(log, found.contract, new)
+        if last is not None and last.concluded >= trials:
+            summarise(console, found.contract, last)
+            console.print(f"{name} has its {trials} trials; go on with a higher --trials, or start anew with --new")
+            return
+        if (held := checkpoint.sidecar(ledger)).exists():
+            # A log that does not extend its last signed head was cut or rewritten: nothing is added to it.
+            checkpoint.extends(log, checkpoint.Checkpoint.parse(checkpoint.read(held).text))
+        work = ledger.absolute().with_name(ledger.name + ".work")
+        with Narrator(console, found.contract, trials) as narrator:
+            runner = LocalRunner()
+            try:
+                bench = Bench(found, log, Search(), runner, key, work, f"labtrail {version('labtrail')}")
+                drawn = secrets.randbelow(2**31) if seed is None else seed
+                campaign = Supervisor(bench, name, drawn, narrator).run(StopRules(trials, hours))
+            finally:
+                runner.close()
+        assert campaign.stopped is not None
+        checkpoint.sign(log, heads_key)
+        console.print(f"\nstopped: {campaign.stopped.detail}, {log.size} events in {ledger}", highlight=False)
+        summarise(console, found.contract, campaign)
+    if campaign.stopped.reason == "interrupted":
+        console.print("the same command goes on from here")
+        raise SystemExit(130)
+    if campaign.stopped.reason == "baseline_illegal":
+        raise CampaignError(f"{campaign.stopped.detail}; `labtrail sql 'FROM runs' --ledger {ledger}` shows its runs")
+
+
+def _campaign_for(log: EventLog, contract: Contract, new: bool) -> tuple[str, Campaign | None]:
+    """Name of the campaign to run, and its state where it exists already."""
+    views = Views.of(log)
+    names = [row[0] for row in views.query("SELECT campaign FROM campaigns WHERE task = ?", [contract.name]).rows]
+    views.close()
+    if new or not names:
+        return f"{contract.name}-{len(names) + 1}", None
+    return names[-1], Campaign.replay(names[-1], log.events(campaign=names[-1]))
