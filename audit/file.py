@@ -64,9 +64,12 @@ class LedgerFile:
     ) -> None:
         self.connection.close()
 
-    def entries(self) -> Iterator[tuple[object, object, object]]:
-        """(seq, entry, leaf) in order of seq, of whatever types the file holds. Raises sqlite3.DatabaseError."""
-        yield from self.connection.execute("SELECT seq, entry, leaf FROM events ORDER BY seq")
+    def entries(self) -> Iterator[tuple[object, object, object, object, object]]:
+        """(seq, entry, leaf, texts, salts) in order of seq, of whatever types the file holds.
+
+        Raises sqlite3.DatabaseError.
+        """
+        yield from self.connection.execute("SELECT seq, entry, leaf, texts, salts FROM events ORDER BY seq")
 
     def expected_size(self) -> int | None:
         """How many events there seem to be: for a progress bar, not for a check."""

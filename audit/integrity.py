@@ -35,6 +35,8 @@ class Row(NamedTuple):
     leaf: bytes
     """The leaf calculated from `entry`."""
     head: re.Match[bytes] | None
+    texts: bytes | None
+    salts: bytes | None
 
     @property
     def blobs(self) -> dict[str, str]:
@@ -67,12 +69,13 @@ def rows(file: LedgerFile, stopped: Callable[[str, str], None]) -> Iterator[Row]
     """Every event that can be read. What cannot is told to `stopped` as place and message, and ends the rows."""
     seen = "before the first event"
     try:
-        for seq, entry, stored in file.entries():
+        for seq, entry, stored, texts, salts in file.entries():
             seen = f"past event {seq}"
             if not isinstance(seq, int) or not isinstance(entry, bytes):
                 stopped(f"event {seq}", f"expected an entry of text, found {type(entry).__name__}")
                 continue
-            yield Row(seq, entry, stored, leaf_hash(entry), _HEAD.match(entry))
+            texts, salts = (part if isinstance(part, bytes) else None for part in (texts, salts))
+            yield Row(seq, entry, stored, leaf_hash(entry), _HEAD.match(entry), texts, salts)
     except UNREADABLE as error:
         stopped("file", f"the file cannot be read {seen}: {error}")
 

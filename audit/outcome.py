@@ -22,6 +22,7 @@ from ledger.events import (
     VerdictReached,
     decimal,
 )
+from ledger.texts import Withheld
 from ledger.vocabulary import LABEL_RULES, FailureLabel
 
 WALL_TOLERANCE_S = 2.0
@@ -234,6 +235,9 @@ class Verdicts(Rule):
             ours, theirs = getattr(calculated, field), getattr(said, field, None)
             if field == "p_value" and _close(ours, theirs):
                 continue
+            if field == "reason" and (isinstance(theirs, Withheld) or _has_withheld(trial)):
+                self._check.missed("the reason of a verdict, or what it repeats: withheld")
+                continue
             self._check.compare(step.place, field, ours, theirs)
 
     def _check_runs(self, step: Step, contract: Contract, trial: Trial) -> None:
@@ -251,6 +255,11 @@ class Verdicts(Rule):
         self._check.checked += 1
         self._check.compare(step.place, "trials concluded", state.concluded, body.trials)
         self._check.compare(step.place, "champion", state.champion, body.champion)
+
+
+def _has_withheld(trial: Trial) -> bool:
+    """Whether the detail that the trial's verdict repeats is withheld from this copy."""
+    return any(isinstance(body.detail, Withheld) for body in (trial.rejection, trial.failure) if body is not None)
 
 
 def _close(ours: str | None, theirs: str | None) -> bool:

@@ -15,8 +15,9 @@ from audit.report import Check, Report
 from audit.trajectory import Case, Contracts, Reconstruction, Rule, Step, Trajectory
 from ledger.campaign import Campaign, GrammarError
 from ledger.checkpoint import Checkpoint
-from ledger.events import CampaignResumed, Event, EventError, decode
+from ledger.events import CampaignResumed, Event, EventError, decode, decode_bare
 from ledger.keys import VerifierKey
+from ledger.texts import TextError, withheld
 
 CLOCK_TOLERANCE_S = 5.0
 """How far the writer's clock may step back, as time synchronisation does."""
@@ -118,7 +119,14 @@ class _Audit:
     def _decoded(self, row: Row) -> Event | None:
         self.schema.checked += 1
         try:
-            return decode(row.entry)
+            try:
+                event = decode(row.entry, row.texts, row.salts)
+            except TextError as error:
+                self.schema.fault(f"event {row.seq}", str(error))
+                return decode_bare(row.entry)
+            for name in withheld(event.body):
+                self.schema.missed(f"{name} of {event.type}: withheld")
+            return event
         except EventError as error:
             self.schema.fault(f"event {row.seq}", str(error))
             return None

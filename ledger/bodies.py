@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -16,6 +17,19 @@ Decimal = Annotated[str, StringConstraints(pattern=r"^-?[0-9]+(\.[0-9]+)?(e[+-]?
 """A finite number as `repr(float)` writes it: JSON serialisers disagree on floats, nobody on strings."""
 Count = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
 Seconds = Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True)
+class Text:
+    """Marks a field that `ledger.texts` keeps beside the entry."""
+
+
+Redactable = Annotated[str, Text()]
+"""Free text: the entry commits to it by a salted digest, so that a copy may leave it out and still verify."""
+
+
+class EventError(ValueError):
+    """An entry is not a known event; the message names the type, version or field at fault."""
 
 
 class Part(BaseModel):
@@ -99,7 +113,7 @@ class CampaignStopped(Body):
 
     TYPE: ClassVar[str] = "campaign_stopped"
     reason: Literal["trials", "hours", "interrupted", "baseline_illegal", "exhausted", "error"]
-    detail: str
+    detail: Redactable
     trials: Count
     champion: Count | None
     wall_s: Seconds
@@ -157,7 +171,7 @@ class SessionEnded(Body):
     TYPE: ClassVar[str] = "session_ended"
     session: str
     outcome: Literal["submitted", "declined", "error"]
-    detail: str
+    detail: Redactable
 
 
 class HypothesisProposed(Body):
@@ -167,10 +181,10 @@ class HypothesisProposed(Body):
     session: str
     specialist: str
     claimed_domain: Domain
-    hypothesis: Annotated[str, StringConstraints(min_length=1)]
+    hypothesis: Annotated[Redactable, StringConstraints(min_length=1)]
     expected_delta: Decimal | None
     """Expected change of the metric's mean against the parent, in the metric's unit, signed as the metric is."""
-    rationale: str
+    rationale: Redactable
     operator: str | None
     """Name of the program edit, where the proposer draws from a catalogue."""
     parent: Count
@@ -194,7 +208,7 @@ class TrialRejected(Body):
 
     TYPE: ClassVar[str] = "trial_rejected"
     label: FailureLabel
-    detail: str
+    detail: Redactable
 
 
 class RunStarted(Body):
@@ -250,7 +264,7 @@ class FailureLabelled(Body):
     TYPE: ClassVar[str] = "failure_labelled"
     label: FailureLabel
     run: Count | None
-    detail: str
+    detail: Redactable
 
 
 class VerdictReached(Body):
@@ -266,22 +280,22 @@ class VerdictReached(Body):
     """Improvement of the mean over the champion's mean in the metric's unit; positive is better."""
     p_value: Decimal | None
     """One-sided: how likely so large a gain is if the trial is no better than the champion."""
-    reason: str
+    reason: Redactable
 
 
 class TrialAbandoned(Body):
     """The supervisor died or was stopped during the trial; says what is lost."""
 
     TYPE: ClassVar[str] = "trial_abandoned"
-    reason: str
-    lost: str
+    reason: Redactable
+    lost: Redactable
 
 
 class ReplicateRequested(Body):
     """An existing trial is to be measured again."""
 
     TYPE: ClassVar[str] = "replicate_requested"
-    reason: str
+    reason: Redactable
     runs: Count
 
 
@@ -302,8 +316,8 @@ class CorrectionRecorded(Body):
     TYPE: ClassVar[str] = "correction_recorded"
     target: Count
     author: str
-    reason: Annotated[str, StringConstraints(min_length=1)]
-    statement: str
+    reason: Annotated[Redactable, StringConstraints(min_length=1)]
+    statement: Redactable
 
 
 class CheckpointSigned(Body):

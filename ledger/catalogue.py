@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from ledger import bodies
-from ledger.bodies import BODIES, Count, Decimal, Digest, Part, Seconds
+from ledger.bodies import BODIES, Count, Decimal, Digest, Part, Seconds, Text
 from ledger.events import Event
 
 
@@ -19,6 +19,10 @@ def catalogue() -> str:
     """Every event type with its version, meaning and fields, then the parts that bodies share."""
     lines = ["# Events", "", "Generated from `ledger/bodies.py` and `ledger/events.py`; `make docs` rewrites it.", ""]
     lines += ["## The envelope", "", "Every entry is one JSON object with these fields in this order.", ""]
+    lines += [
+        "Of a *redactable text* the entry holds SHA-256(salt || text); text and salt stand beside it (see ledger.md).",
+        "",
+    ]
     lines += _table(Event, list(Event.__annotations__))
     for body in BODIES:
         lines += ["", f"## {body.TYPE}", "", f"Version {body.VERSION}. {_summary(body)}", ""]
@@ -58,6 +62,8 @@ def _type_of(annotation: Any) -> str:
     for alias, name in _ALIASES:
         if annotation == alias:
             return name
+    if any(isinstance(mark, Text) for mark in getattr(annotation, "__metadata__", ())):
+        return "redactable text" + (" (not empty)" if len(annotation.__metadata__) > 1 else "")
     if hasattr(annotation, "__metadata__"):
         return f"{_type_of(annotation.__origin__)} (not empty)"
     if annotation in _PLAIN:

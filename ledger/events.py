@@ -1,13 +1,12 @@
 """An event, the exact bytes that are hashed for it, and the way back, upcasting old versions; no I/O."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import date
-from functools import lru_cache
 from json.encoder import encode_basestring
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
@@ -30,6 +29,7 @@ from ledger.bodies import (
     DiffSubmitted,
     Digest,
     Epoch,
+    EventError,
     FailureLabelled,
     HypothesisProposed,
     LineageViewed,
@@ -50,6 +50,8 @@ from ledger.bodies import (
     VerdictReached,
     decimal,
 )
+from ledger.envelope import check_envelope, fault_of_place, is_day, read_json
+from ledger.texts import SALT_BYTES, bare, seal, unseal
 from ledger.vocabulary import Role
 
 __all__ = [
@@ -92,16 +94,14 @@ __all__ = [
     "TrialAbandoned",
     "TrialRejected",
     "VerdictReached",
+    "Written",
     "decimal",
     "decode",
+    "decode_bare",
     "encode",
 ]
 
 MAX_ENTRY_BYTES = 65_535  # an entry of the C2SP tlog-tiles format has a 16-bit length
-
-
-class EventError(ValueError):
-    """An entry is not a known event; the message names the type, version or field at fault."""
 
 
 def _gained(name: str, value: object) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -119,14 +119,6 @@ UPCASTERS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {
     ("run_finished", 1): _gained("accelerator_peak_bytes", None),
 }
 """(type, version) -> the body of the next version. Runs on read; a stored entry is never rewritten."""
-
-# Printable, without quotes and backslashes: an id is the same text in JSON, in SQL and on a terminal.
-_ID = re.compile(r"[!#-\[\]-~]{1,200}")
-# No control characters, which SQLite's text functions cut at, and no lone surrogates, which are not UTF-8.
-_NAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,200}")
-_ACTOR = re.compile(rf"(?:{'|'.join(Role)}):[^\s:\x00-\x1f\x7f\ud800-\udfff][^\x00-\x1f\x7f\ud800-\udfff]{{0,99}}")
-_RECORDED_AT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z")
-_HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -146,7 +138,7 @@ class Draft:
     id: str = field(default_factory=lambda: str(uuid7()))
 
     def __post_init__(self) -> None:
-        if fault := _fault_of_place(self.id, self.campaign, self.trial, self.actor):
+        if fault := fault_of_place(self.id, self.campaign, self.trial, self.actor):
             raise ValueError(fault)
 
 
@@ -195,26 +187,35 @@ def _event(**fields: Any) -> Event:
     return event
 
 
-_ENVELOPE: dict[str, tuple[type, ...]] = {
-    "seq": (int,),
-    "id": (str,),
-    "type": (str,),
-    "version": (int,),
-    "campaign": (str, type(None)),
-    "trial": (int, type(None)),
-    "actor": (str,),
-    "recorded_at": (str,),
-    "prev": (str,),
-    "blobs": (dict,),
-    "body": (dict,),
-}
+class Written(NamedTuple):
+    """An event as it is stored: the bytes that are hashed, and the texts that they commit to."""
+
+    entry: bytes
+    texts: bytes | None = None
+    """JSON object {field: text, or null where it is withheld}; None where the type has no redactable field."""
+    salts: bytes | None = None
+    """One of SALT_BYTES for each text, in the order of the fields; zeros where it is withheld."""
+
+
 _HEADS = {model: f'"type":"{model.TYPE}","version":{model.VERSION},"campaign":' for model in BODIES}
 
 
-def encode(draft: Draft, seq: int, recorded_at: str, prev: str, blobs: Mapping[str, str]) -> bytes:
-    """The entry: UTF-8 JSON without insignificant whitespace, in the order of `Event`'s fields.
+def random_salt() -> bytes:
+    """A fresh salt for one text."""
+    return os.urandom(SALT_BYTES)
 
-    Raises EventError where the entry would be larger than MAX_ENTRY_BYTES (large content belongs in a blob),
+
+def encode(
+    draft: Draft,
+    seq: int,
+    recorded_at: str,
+    prev: str,
+    blobs: Mapping[str, str],
+    salt: Callable[[], bytes] = random_salt,
+) -> Written:
+    """The entry: UTF-8 JSON without insignificant whitespace, in the order of `Event`'s fields; and its texts.
+
+    Raises EventError where both together would be larger than MAX_ENTRY_BYTES (large content belongs in a blob),
     or where a text of the body is not Unicode.
     """
     campaign = "null" if draft.campaign is None else encode_basestring(draft.campaign)
@@ -226,24 +227,35 @@ def encode(draft: Draft, seq: int, recorded_at: str, prev: str, blobs: Mapping[s
         f'"blobs":{{{stored}}},"body":'
     )
     try:
-        entry = b"%b%b}" % (head.encode(), draft.body.__pydantic_serializer__.to_json(draft.body))
-    except PydanticSerializationError as error:
+        body, joined, salts = seal(draft.body, salt)
+        texts = None if joined is None else joined.encode()
+        entry = b"%b%b}" % (head.encode(), body.__pydantic_serializer__.to_json(body))
+    except (PydanticSerializationError, UnicodeEncodeError) as error:
         raise EventError(f"{draft.body.TYPE}: the body cannot be written as JSON: {error}") from error
-    if len(entry) > MAX_ENTRY_BYTES:
+    if (size := len(entry) + len(texts or b"")) > MAX_ENTRY_BYTES:
         raise EventError(
-            f"expected an entry of at most {MAX_ENTRY_BYTES:,} bytes, found {len(entry):,} in a "
+            f"expected an entry of at most {MAX_ENTRY_BYTES:,} bytes, found {size:,} in a "
             f"{draft.body.TYPE}; store the large field as a blob"
         )
-    return entry
+    return Written(entry, texts, salts)
 
 
-def decode(entry: bytes) -> Event:
-    """Parse one entry strictly, upcasting old versions.
+def decode(entry: bytes, texts: bytes | None = None, salts: bytes | None = None) -> Event:
+    """Parse one entry strictly, upcasting old versions, and put the texts beside it in their places.
 
     Raises EventError naming what is wrong: not JSON, duplicate or unknown keys, an unknown type or version,
-    a body field that is missing, unknown or out of range.
+    a body field that is missing, unknown or out of range. Raises TextError where texts do not fit their digests.
     """
-    return _decode_canonical(entry) or _decode_any(entry)
+    event = _decode_canonical(entry) or _decode_any(entry)
+    event.__dict__["body"] = unseal(event.body, texts, salts)
+    return event
+
+
+def decode_bare(entry: bytes) -> Event:
+    """The event with every redactable text withheld. Raises EventError as `decode` does."""
+    event = _decode_canonical(entry) or _decode_any(entry)
+    event.__dict__["body"] = bare(event.body)
+    return event
 
 
 _PAIR = r'"[0-9a-f]{64}":"[0-9a-f]{64}"'
@@ -269,7 +281,7 @@ def _decode_canonical(entry: bytes) -> Event | None:
             return None
         seq, id_, kind, version, campaign, trial, actor, recorded_at, day, prev, pairs = match.groups()
         model = CATALOGUE.get(kind)
-        if model is None or int(version) != model.VERSION or not _is_day(day) or entry[-1:] != b"}":
+        if model is None or int(version) != model.VERSION or not is_day(day) or entry[-1:] != b"}":
             return None
         written = entry[match.end() : -1]  # what comes before is ASCII: characters are bytes
         body = model.__pydantic_validator__.validate_json(written)
@@ -301,17 +313,10 @@ def _pairs(text: str) -> dict[str, str] | None:
 
 
 def _decode_any(entry: bytes) -> Event:
-    try:
-        envelope = json.loads(
-            entry.decode(), object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant, parse_int=_safe_int
-        )
-    except EventError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise EventError(f"expected a JSON object in UTF-8, found bytes that do not parse: {error}") from error
+    envelope = read_json(entry)
     if not isinstance(envelope, dict):
         raise EventError(f"expected a JSON object, found {type(envelope).__name__}")
-    _check_envelope(envelope)
+    check_envelope(envelope)
     return _event(**{**envelope, "body": _parse_body(envelope["type"], envelope["version"], envelope["body"])})
 
 
@@ -335,65 +340,3 @@ def _parse_body(kind: str, version: int, body: dict[str, Any]) -> Body:
     if missing := [name for name in model.model_fields if name not in parsed.model_fields_set]:
         raise EventError(f"{kind} version {version}, field {missing[0]}: Field required")
     return parsed
-
-
-def _check_envelope(envelope: dict[str, Any]) -> None:
-    if unknown := sorted(envelope.keys() - _ENVELOPE.keys()):
-        raise EventError(f"unknown field {unknown[0]!r} in the envelope")
-    for name, kinds in _ENVELOPE.items():
-        if name not in envelope:
-            raise EventError(f"field {name!r} is missing in the envelope")
-        if type(envelope[name]) not in kinds:
-            raise EventError(f"field {name!r} of the envelope: expected {kinds[0].__name__}, found {envelope[name]!r}")
-    place = (envelope["id"], envelope["campaign"], envelope["trial"], envelope["actor"])
-    if fault := _fault_of_place(*place):
-        raise EventError(f"field of the envelope: {fault}")
-    if envelope["seq"] < 0:
-        raise EventError(f"field 'seq' of the envelope: expected 0 or more, found {envelope['seq']}")
-    if not _RECORDED_AT.fullmatch(envelope["recorded_at"]) or not _is_day(envelope["recorded_at"][:10]):
-        raise EventError(f"field 'recorded_at' of the envelope: expected UTC, found {envelope['recorded_at']!r}")
-    for digest in (envelope["prev"], *envelope["blobs"].keys(), *envelope["blobs"].values()):
-        if not isinstance(digest, str) or not _HEX_DIGEST.fullmatch(digest):
-            raise EventError(f"expected a SHA-256 digest in the envelope, found {digest!r}")
-
-
-def _fault_of_place(id_: object, campaign: object, trial: object, actor: object) -> str | None:
-    """What is wrong with the fields that a caller chooses; None where nothing is."""
-    if not isinstance(actor, str) or not _ACTOR.fullmatch(actor):
-        return f"expected an actor `role:name` with a role of {', '.join(Role)}; found {actor!r}"
-    if campaign is not None and not (isinstance(campaign, str) and _NAME.fullmatch(campaign)):
-        return f"expected a campaign of 1 to 200 characters without control characters; found {campaign!r}"
-    if trial is not None and not (type(trial) is int and 0 <= trial <= MAX_SAFE_INTEGER):
-        return f"expected a trial number; found {trial!r}"
-    if not isinstance(id_, str) or not _ID.fullmatch(id_):
-        return f"expected an id of 1 to 200 printable ASCII characters without quotes; found {id_!r}"
-    return None
-
-
-@lru_cache(maxsize=1024)
-def _is_day(text: str) -> bool:
-    try:
-        date.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise EventError(f"duplicate key {twice!r}")
-    return found
-
-
-def _refuse_constant(name: str) -> None:
-    raise EventError(f"{name} is not JSON")
-
-
-def _safe_int(text: str) -> int:
-    value = int(text)
-    if abs(value) > MAX_SAFE_INTEGER:
-        raise EventError(f"integer {text} is beyond 2^53, where JSON readers disagree")
-    return value

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import zstandard
 
-from ledger.events import Draft, Event, decode, encode
+from ledger.events import Draft, Event, Written, decode, encode, random_salt
 from ledger.locks import LedgerError, OwnedError, lock
 from ledger.merkle import EMPTY_ROOT, TILE_BITS, TILE_WIDTH, Frontier, Tree, leaf_hash, node_hash
 from ledger.recipes import digest_of
@@ -173,18 +173,18 @@ class EventLog:
 
     def _store(self, drafts: Iterable[Draft]) -> list[Event]:
         recorded_at = _now()
-        rows: list[tuple[int, str, bytes]] = []
+        rows: list[tuple[int, str, bytes, str | None, bytes | None]] = []
         events: list[Event] = []
         for draft in drafts:
             seq, prev = self._size, self._prev
             blobs = self._store_blobs(draft.blobs)
-            entry = encode(draft, seq, recorded_at, prev, blobs)
+            entry, texts, salts = encode(draft, seq, recorded_at, prev, blobs, random_salt)
             leaf = leaf_hash(entry)
-            rows.append((seq, entry.decode(), leaf))
+            rows.append((seq, entry.decode(), leaf, None if texts is None else texts.decode(), salts))
             events.append(Event.at(draft, seq, recorded_at, prev, blobs))
             self._prev = leaf.hex()
             self._grow(leaf)
-        self._connection.executemany("INSERT INTO events (seq, entry, leaf) VALUES (?, ?, ?)", rows)
+        self._connection.executemany("INSERT INTO events (seq, entry, leaf, texts, salts) VALUES (?, ?, ?, ?, ?)", rows)
         return events
 
     def _store_blobs(self, contents: Iterable[bytes]) -> dict[str, str]:
@@ -223,8 +223,8 @@ class EventLog:
         """Events of the log that carry one of these ids."""
         known: dict[str, Event] = {}
         for id_, draft in wanted.items():
-            for (entry,) in self._connection.execute("SELECT entry FROM events WHERE id = ?", (id_,)):
-                event = decode(entry)
+            for row in self._connection.execute("SELECT entry, texts, salts FROM events WHERE id = ?", (id_,)):
+                event = decode(*row)
                 if not _same(draft, event):
                     raise ConflictError(f"{self.path}: id {id_} stands for another event, seq {event.seq}")
                 known[id_] = event
@@ -268,14 +268,18 @@ class EventLog:
             "SELECT seq, entry, leaf FROM events WHERE seq >= ? AND seq < ? ORDER BY seq", (start, _sql_stop(stop))
         )
 
+    def written(self, start: int = 0, stop: int | None = None, campaign: str | None = None) -> Iterator[Written]:
+        """Entries with the texts that they commit to, as stored, unchecked, in order of seq."""
+        where = "" if campaign is None else "AND json_extract(entry, '$.campaign') = ?"
+        rows = self._select(
+            f"SELECT entry, texts, salts FROM events WHERE seq >= ? AND seq < ? {where} ORDER BY seq",
+            (start, _sql_stop(stop), *(() if campaign is None else (campaign,))),
+        )
+        return (Written(*row) for row in rows)
+
     def events(self, start: int = 0, stop: int | None = None, campaign: str | None = None) -> Iterator[Event]:
         """Decoded events in order of seq. Raises EventError at an entry that is not a known event."""
-        where = "" if campaign is None else "AND json_extract(entry, '$.campaign') = ?"
-        for (entry,) in self._select(
-            f"SELECT entry FROM events WHERE seq >= ? AND seq < ? {where} ORDER BY seq",
-            (start, _sql_stop(stop), *(() if campaign is None else (campaign,))),
-        ):
-            yield decode(entry)
+        return (decode(*written) for written in self.written(start, stop, campaign))
 
     def blob(self, digest: str) -> bytes:
         """Content by digest, checked. Raises LedgerError where it is missing or not what the digest says."""

@@ -13,7 +13,7 @@ from ledger.log import EventLog
 from ledger.merkle import ProofError, check_inclusion, leaf_hash
 from ledger.notes import Note
 
-FORMAT = "labtrail-proof/1"
+FORMAT = "labtrail-proof/2"
 MAX_PROOF_BYTES = 64 * 2**20
 HASHES_MOST = 64  # the height of any tree that can exist
 
@@ -45,9 +45,12 @@ def _steps(log: EventLog, checkpoint: Checkpoint, places: Iterable[int]) -> list
     tree = log.tree(checkpoint.size)
     steps = []
     for place in places:
-        for _, entry, _ in log.entries(place, place + 1):
+        for entry, texts, salts in log.written(place, place + 1):
             path = [base64.b64encode(value).decode() for value in tree.inclusion_proof(place)]
-            steps.append({"seq": place, "entry": entry.decode(), "path": path})
+            step: dict[str, Any] = {"seq": place, "entry": entry.decode(), "path": path}
+            if texts is not None and salts is not None:
+                step |= {"texts": texts.decode(), "salts": base64.b64encode(salts).decode()}
+            steps.append(step)
     return steps
 
 
@@ -91,13 +94,24 @@ def _read(content: bytes) -> tuple[str, list[Any]]:
 
 def _checked(step: Any, checkpoint: Checkpoint) -> Event:
     match step:
-        case {"seq": int(seq), "entry": str(entry), "path": list(path), **rest} if not rest:
+        case {"seq": int(seq), "entry": str(entry), "path": list(path), **rest}:
+            texts, salts = _texts(rest)
             if len(path) > HASHES_MOST:
                 raise ProofError(f"event {seq}: expected at most {HASHES_MOST} hashes, found {len(path)}")
             hashes = [base64.b64decode(value, validate=True) for value in path]
             check_inclusion(leaf_hash(entry.encode()), seq, checkpoint.size, hashes, checkpoint.root)
-            event = decode(entry.encode())
+            event = decode(entry.encode(), texts, salts)
             if event.seq != seq:
                 raise ProofError(f"the entry of event {event.seq} is presented as event {seq}")
             return event
     raise ProofError("expected events with seq, entry and path")
+
+
+def _texts(rest: Any) -> tuple[bytes | None, bytes | None]:
+    """What the entry commits to, where its type has redactable texts."""
+    match rest:
+        case {"texts": str(texts), "salts": str(salts), **more} if not more:
+            return texts.encode(), base64.b64decode(salts, validate=True)
+        case {**more} if not more:
+            return None, None
+    raise ProofError("expected texts and salts beside an entry, or neither")

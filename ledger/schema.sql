@@ -6,11 +6,15 @@ CREATE TABLE meta (
 ) STRICT, WITHOUT ROWID;
 
 -- `entry` holds the exact bytes that `leaf` hashes; `id` and `prev` are computed from it and cannot disagree with it.
--- They are all that the triggers need: every further computed column would be computed twice for each insert.
+-- These two are all that the triggers need: every further computed column would be computed twice for each insert.
+-- `texts` holds the redactable texts of the body as {field: text}, `salts` 16 bytes for each of them: the entry says
+-- SHA-256(salt || text) instead. In a copy a text may be null, withheld, and its salt zero.
 CREATE TABLE events (
   seq   INTEGER PRIMARY KEY CHECK (seq >= 0),
   entry TEXT NOT NULL,
   leaf  BLOB NOT NULL CHECK (length(leaf) = 32),
+  texts TEXT,
+  salts BLOB CHECK ((salts IS NULL) = (texts IS NULL)),
   id    TEXT NOT NULL GENERATED ALWAYS AS (json_extract(entry, '$.id')) VIRTUAL,
   prev  TEXT NOT NULL GENERATED ALWAYS AS (json_extract(entry, '$.prev')) VIRTUAL,
   CHECK (json_extract(entry, '$.seq') IS seq)
@@ -18,7 +22,7 @@ CREATE TABLE events (
 
 CREATE UNIQUE INDEX events_id ON events (id);
 
--- The fields that people ask for, read from the entry.
+-- The fields that people ask for, read from the entry; a text that is withheld is left out of the body.
 CREATE VIEW log AS
 SELECT
   seq,
@@ -28,7 +32,8 @@ SELECT
   json_extract(entry, '$.trial') AS trial,
   json_extract(entry, '$.actor') AS actor,
   json_extract(entry, '$.recorded_at') AS recorded_at,
-  json_extract(entry, '$.body') AS body,
+  CASE WHEN texts IS NULL THEN json_extract(entry, '$.body') ELSE json_patch(json_extract(entry, '$.body'), texts) END
+    AS body,
   id
 FROM events;
 

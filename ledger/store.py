@@ -15,7 +15,7 @@ from sqlite_utils import Database
 from ledger.locks import LedgerError, is_locked
 
 APPLICATION_ID = 0x4C545231  # "LTR1"
-FORMAT = 1
+FORMAT = 2
 PAGE_SIZE_BYTES = 8192
 CHECKPOINT_PAGES = 2000  # 16 MB of write-ahead log: each page is copied into the file less often
 BUSY_TIMEOUT_S = 10.0

@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from ledger.events import Written
 from ledger.log import EventLog, LedgerError
 
 BATCH_EVENTS = 50_000
@@ -67,10 +68,10 @@ class Views:
         while True:
             stop = self.position + BATCH_EVENTS if as_of is None else min(self.position + BATCH_EVENTS, as_of)
             try:
-                entries = [entry.decode() for _, entry, _ in self._log.entries(self.position, stop)]
-                if not entries:
+                batch = list(self._log.written(self.position, stop))
+                if not batch:
                     return self.position
-                self._take(entries)
+                self._take(batch)
             except (UnicodeDecodeError, duckdb.Error) as error:
                 path = self._log.path
                 raise QueryError(f"{path}: an event cannot be read; `audit verify {path}` says which") from error
@@ -107,21 +108,23 @@ class Views:
         """Forget the views."""
         self._connection.close()
 
-    def _take(self, entries: list[str]) -> None:
-        batch = pa.table({"entry": pa.array(entries, pa.string())})
-        self._connection.register("batch", batch)
+    def _take(self, batch: Sequence[Written]) -> None:
+        entries = pa.array([written.entry.decode() for written in batch], pa.string())
+        texts = pa.array([None if written.texts is None else written.texts.decode() for written in batch], pa.string())
+        self._connection.register("batch", pa.table({"entry": entries, "texts": texts}))
         try:
             self._connection.execute(
                 """
                 INSERT INTO events
                 SELECT (entry ->> 'seq')::BIGINT, entry ->> 'campaign', (entry ->> 'trial')::BIGINT, entry ->> 'type',
-                  entry ->> 'actor', strptime(entry ->> 'recorded_at', '%Y-%m-%dT%H:%M:%S.%fZ'), entry -> 'body'
-                FROM (SELECT entry::JSON AS entry FROM batch)
+                  entry ->> 'actor', strptime(entry ->> 'recorded_at', '%Y-%m-%dT%H:%M:%S.%fZ'),
+                  CASE WHEN texts IS NULL THEN entry -> 'body' ELSE json_merge_patch(entry -> 'body', texts) END
+                FROM (SELECT entry::JSON AS entry, texts::JSON AS texts FROM batch)
                 """
             )
         finally:
             self._connection.unregister("batch")
-        self.position += len(entries)
+        self.position += len(batch)
 
 
 def _one_line(message: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from audit.verify import verify
-from ledger.events import CheckpointSigned, Draft, RecordImported
+from ledger.events import CheckpointSigned, CorrectionRecorded, Draft, RecordImported
 from ledger.log import EventLog, LedgerError
 from ledger.merkle import TILE_WIDTH
 from ledger.recipes import digest_of
@@ -32,11 +32,12 @@ def imported(number: int) -> Draft:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """Two events and one blob."""
+    """Three events, one blob and two texts."""
     path = tmp_path / "small.db"
     signed = CheckpointSigned(size=1, root=digest_of(b"x"), note="labtrail/x\n1\n")
+    noted = CorrectionRecorded(target=0, author="é", reason='"why"', statement="\u2028 line\n")
     with EventLog.create(path) as log:
-        log.append([imported(0), Draft(signed, "supervisor:labtrail")])
+        log.append([imported(0), Draft(signed, "supervisor:labtrail"), Draft(noted, "person:p")])
     return path
 
 
@@ -62,7 +63,7 @@ def change(path: Path, table: str, column: str, rowid: str, value: object, old: 
         connection.execute("PRAGMA ignore_check_constraints = ON")
         connection.execute("BEGIN")
         triggers(connection, exist=False)
-        cast = "CAST(? AS TEXT)" if isinstance(value, bytes) and column in ("entry", "key", "value") else "?"
+        cast = "CAST(? AS TEXT)" if isinstance(value, bytes) and column in ("entry", "texts", "key", "value") else "?"
         try:
             connection.execute(f"UPDATE {table} SET {column} = {cast} WHERE {rowid}", (value,))
         except sqlite3.DatabaseError:
@@ -87,6 +88,8 @@ def values(path: Path, query: str) -> Iterator[tuple[str, bytes]]:
 COLUMNS = [
     ("events", "entry", "SELECT 'seq = ' || seq, CAST(entry AS BLOB) FROM events", "hashes"),
     ("events", "leaf", "SELECT 'seq = ' || seq, leaf FROM events", "hashes"),
+    ("events", "texts", "SELECT 'seq = ' || seq, CAST(texts AS BLOB) FROM events WHERE texts IS NOT NULL", "schema"),
+    ("events", "salts", "SELECT 'seq = ' || seq, salts FROM events WHERE salts IS NOT NULL", "schema"),
     ("blobs", "digest", "SELECT 'rowid = ' || rowid, digest FROM blobs", "blobs"),
     ("blobs", "frame", "SELECT 'rowid = ' || rowid, frame FROM blobs", "blobs"),
     ("head", "root", "SELECT 'only = 1', root FROM head", "tree"),
@@ -124,7 +127,7 @@ def test_every_number_counts(small: Path) -> None:
             assert check in {finding.check for finding in verify(work).findings}, (table, value)
 
 
-@pytest.mark.parametrize("seq", range(2))
+@pytest.mark.parametrize("seq", range(3))
 def test_a_deleted_event_is_named(small: Path, seq: int) -> None:
     with closing(sqlite3.connect(small)) as connection:
         triggers(connection, exist=False)

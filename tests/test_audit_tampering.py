@@ -17,15 +17,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit.verify import verify
 from evaluators.signing import sign
+from ledger.bodies import CATALOGUE, Body
 from ledger.events import ScoreRecorded, decode
 from ledger.keys import SigningKey
 from ledger.log import EventLog
 from ledger.merkle import TILE_WIDTH, leaf_hash, root_of
 from ledger.recipes import digest_of
 from ledger.store import expected_schema
+from ledger.texts import REDACTABLE, digest
 from tests.campaigns import CONTRACT, KEY, write_campaign
 
 Entry = dict[str, Any]
+SALT = b"one for all here"
 THIEF = SigningKey("toy-evaluator", Ed25519PrivateKey.from_private_bytes(sha256(b"thief").digest()))
 KEPT, DISCARDED, DUPLICATE, CRASHED, BELOW_GATE, ABANDONED, RETRIED, UNPARSED = range(1, 9)
 """Trials of the campaign, by what becomes of them."""
@@ -34,7 +37,8 @@ KEPT, DISCARDED, DUPLICATE, CRASHED, BELOW_GATE, ABANDONED, RETRIED, UNPARSED = 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("original") / "toy.db"
-    with EventLog.create(path) as log:
+    with pytest.MonkeyPatch.context() as patch, EventLog.create(path) as log:
+        patch.setattr("ledger.log.random_salt", lambda: SALT)
         write_campaign(log, trials=8)
     return path
 
@@ -60,7 +64,12 @@ class Attacker:
         self.connection.close()
 
     def entries(self) -> list[Entry]:
-        return [json.loads(entry) for (entry,) in self.connection.execute("SELECT entry FROM events ORDER BY seq")]
+        """Entries with their texts in place."""
+        rows = self.connection.execute("SELECT entry, texts FROM events ORDER BY seq").fetchall()
+        entries = [json.loads(entry) for entry, _ in rows]
+        for entry, (_, texts) in zip(entries, rows, strict=True):
+            entry["body"] |= json.loads(texts or "{}")
+        return entries
 
     def blob(self, content: bytes) -> dict[str, str]:
         """Store it; gives what the event that names it has to commit to."""
@@ -77,10 +86,10 @@ class Attacker:
         self.connection.execute("DELETE FROM events")
         leaves: list[bytes] = []
         for seq, entry in enumerate(entries):
-            text = entry if isinstance(entry, str) else dumped({**entry, "seq": seq, "prev": prev})
+            text, texts, salts = (entry, None, None) if isinstance(entry, str) else sealed(entry, seq, prev)
             leaves.append(leaf_hash(text.encode()))
             prev = leaves[-1].hex()
-            self.connection.execute("INSERT INTO events (seq, entry, leaf) VALUES (?, ?, ?)", (seq, text, leaves[-1]))
+            self.connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (seq, text, leaves[-1], texts, salts))
         assert len(leaves) < TILE_WIDTH
         self.connection.execute("UPDATE head SET size = ?, root = ?", (len(leaves), root_of(leaves)))
         self.connection.execute("COMMIT")
@@ -88,6 +97,15 @@ class Attacker:
 
 def dumped(entry: Entry) -> str:
     return json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
+
+
+def sealed(entry: Entry, seq: int, prev: str) -> tuple[str, str | None, bytes | None]:
+    """The entry at its place, with fresh digests for its texts."""
+    names = REDACTABLE.get(CATALOGUE.get(entry["type"], Body), ())
+    texts = {name: entry["body"][name] for name in names if isinstance(entry["body"].get(name), str)}
+    body = {**entry["body"], **{name: digest(SALT, text) for name, text in texts.items()}}
+    text = dumped({**entry, "seq": seq, "prev": prev, "body": body})
+    return (text, dumped(texts), SALT * len(texts)) if names else (text, None, None)
 
 
 def find(entries: list[Entry], type_: str, trial: int | None = None, nth: int = 0) -> Entry:
@@ -197,7 +215,7 @@ def test_an_index_that_lies_about_ids_is_found(ledger: Path) -> None:
 
 def test_meta_and_genesis_edited_together_break_the_chain(ledger: Path) -> None:
     attacker = Attacker(ledger)
-    genesis = sha256(b'{"format":"1","origin":"thief"}').hexdigest()
+    genesis = sha256(b'{"format":"2","origin":"thief"}').hexdigest()
     attacker.connection.execute("UPDATE meta SET value = 'thief' WHERE key = 'origin'")
     attacker.connection.execute("UPDATE meta SET value = ? WHERE key = 'genesis'", (genesis,))
     attacker.done()
