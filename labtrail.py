@@ -20,12 +20,14 @@ from ledger.events import EventError
 from ledger.keys import KeyFault
 from ledger.log import EventLog, LedgerError
 from ledger.views import QueryError, Views
+from runners.commands import doctor
 
 __all__ = ["Campaign", "EventLog", "Search", "Supervisor", "Task", "Views", "find_task"]
 
 COMMANDS = (
     run,
     tasks,
+    doctor,
     status,
     lineage,
     sql,
