@@ -10,19 +10,21 @@ from agents.supervisor import CampaignError, Supervisor
 from evaluators.commands import tasks
 from evaluators.task import Task, TaskError, find_task
 from ledger import terminal
+from ledger.analysis import Frame, Ledger
 from ledger.browse.command import browse
 from ledger.browse.site import BrowseError
 from ledger.campaign import Campaign
 from ledger.checkpoint import CheckpointError
-from ledger.commands.ask import lineage, sql, status
+from ledger.commands.ask import lineage, status
 from ledger.commands.custody import backup_command, checkpoint_command, keygen, prove_command
+from ledger.commands.sql import sql
 from ledger.events import EventError
 from ledger.keys import KeyFault
 from ledger.log import EventLog, LedgerError
 from ledger.views import QueryError, Views
 from runners.commands import doctor
 
-__all__ = ["Campaign", "EventLog", "Search", "Supervisor", "Task", "Views", "find_task"]
+__all__ = ["Campaign", "EventLog", "Frame", "Ledger", "Search", "Supervisor", "Task", "Views", "find_task"]
 
 COMMANDS = (
     run,

@@ -4,13 +4,21 @@ import ast
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
+import pyarrow as pa
 
 import labtrail
 from audit.cli import cli as audit_cli
+from ledger.analysis import Ledger
+from ledger.answers import table_of
 from ledger.catalogue import catalogue
+from ledger.log import EventLog
+from ledger.named import library
+from ledger.terminal import wide
 from ledger.vocabulary import LABEL_RULES
+from tests.campaigns import write_campaign
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("ledger", "evaluators", "runners", "agents", "audit")
@@ -50,6 +58,31 @@ def labels() -> str:
     return head + "\n".join(rows) + "\n"
 
 
+def queries() -> str:
+    """Every named query with what it answers on a campaign that the tests write: the same one each time."""
+    parts = [
+        "# Named queries",
+        "",
+        "Generated from `ledger/queries/`; `make docs` rewrites it. `labtrail sql @NAME --ledger LEDGER` asks one",
+        "of your ledger. With several ledgers each is asked by itself, and a column says which row is whose. A new",
+        "file in the folder is a new query. The answers below are those of a campaign of 26 trials on a toy task,",
+        "written by `tests/campaigns.py` through the real gates and verdicts.",
+    ]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "toy.db"
+        with EventLog.create(path) as log:
+            write_campaign(log, name="toy-1", trials=26, seed=1)
+        with Ledger.open(path) as ledger:
+            for name, named in library().items():
+                parts += ["", f"## @{name}", named.title, *([named.note] if named.note else [])]
+                parts += ["", "```sql", named.sql, "```", "", "```", _table(ledger.named(name).arrow), "```"]
+    return "\n".join(parts) + "\n"
+
+
+def _table(answer: pa.Table) -> str:
+    return "\n".join(line.rstrip() for line in table_of(answer, wide()).splitlines())
+
+
 def documents() -> dict[Path, str]:
     """Every generated document with the content that it should have."""
     readme = (ROOT / "README.md").read_text()
@@ -61,6 +94,7 @@ def documents() -> dict[Path, str]:
         ROOT / "docs" / "cli.md": commands(),
         ROOT / "docs" / "labels.md": labels(),
         ROOT / "docs" / "events.md": catalogue(),
+        ROOT / "docs" / "queries.md": queries(),
     }
 
 

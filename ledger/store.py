@@ -119,6 +119,22 @@ def write_whole(path: Path, content: bytes) -> None:
     sync_folder(path)
 
 
+def write_new(path: Path, content: bytes) -> None:
+    """Write a new file, whole or not at all. Raises LedgerError where something stands at `path`."""
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
+    try:
+        with draft.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)
+    except FileExistsError as error:
+        raise LedgerError(f"{path}: expected no file, found one; choose another name") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    sync_folder(path)
+
+
 def raise_as_ledger_error(path: Path, error: BaseException) -> NoReturn:
     """Raise `error`, as a LedgerError where it is SQLite's or the system's."""
     if isinstance(error, sqlite3.OperationalError):

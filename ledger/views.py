@@ -1,6 +1,7 @@
 """DuckDB projections of the log: an events table that catches up, and the views of views.sql over it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -46,6 +47,7 @@ class Views:
         config: dict[str, str | bool | int | float | list[str]] = {
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
+            "python_enable_replacements": "false",
         }
         if threads is not None:
             config["threads"] = threads
@@ -78,15 +80,15 @@ class Views:
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> Table:
         """Run one reading query over the views. Raises QueryError."""
-        try:
-            statements = self._connection.extract_statements(sql)
-            if len(statements) != 1 or statements[0].type not in READING:
-                raise QueryError("expected one SELECT; the views are read-only")
+        with reading(self._connection, sql):
             cursor = self._connection.execute(sql, list(parameters))
             columns = tuple(column[0] for column in cursor.description or ())
             return Table(columns, cursor.fetchall())
-        except duckdb.Error as error:
-            raise QueryError(_one_line(str(error))) from error
+
+    def arrow(self, sql: str) -> pa.Table:
+        """The answer to one reading query as an Arrow table. Raises QueryError."""
+        with reading(self._connection, sql):
+            return self._connection.sql(sql).to_arrow_table()
 
     def last_campaign(self, wanted: str | None = None) -> str:
         """The campaign that started last, or the one wanted where it exists. Raises LedgerError."""
@@ -125,6 +127,18 @@ class Views:
         finally:
             self._connection.unregister("batch")
         self.position += len(batch)
+
+
+@contextmanager
+def reading(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[None]:
+    """Raises QueryError unless `sql` is one reading statement, and for what DuckDB says of it in the block."""
+    try:
+        statements = connection.extract_statements(sql)
+        if len(statements) != 1 or statements[0].type not in READING:
+            raise QueryError("expected one SELECT; the views are read-only")
+        yield
+    except (duckdb.Error, pa.ArrowException) as error:
+        raise QueryError(_one_line(str(error))) from error
 
 
 def _one_line(message: str) -> str:

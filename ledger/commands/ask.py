@@ -1,8 +1,6 @@
-"""Commands that read the lineage views: status, lineage, sql."""
+"""Commands that show what a ledger holds: status, lineage."""
 
-import csv
 import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from rich.tree import Tree
 
 from ledger.log import EventLog, LedgerError
 from ledger.terminal import STYLES, json_option, ledger_option, plain, screen
-from ledger.views import Table, Views
+from ledger.views import Views
 from ledger.vocabulary import Verdict
 
 
@@ -70,28 +68,6 @@ def lineage(trial: int | None, ledger: Path, campaign: str | None, as_json: bool
             screen().print(_tree(rows))
 
 
-@click.command()
-@click.argument("query")
-@ledger_option
-@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
-@click.option("--as-of", type=click.IntRange(min=0), help="Only the first so many events of the log.")
-def sql(query: str, ledger: Path, form: str, as_of: int | None) -> None:
-    """Ask the lineage views a question in SQL; `SHOW TABLES` and `DESCRIBE trials` tell what there is.
-
-    Example: labtrail sql 'SELECT trial, verdict, score, hypothesis FROM trials' --ledger demo.db
-    """
-    with EventLog.read_only(ledger) as log:
-        views = Views.of(log, as_of)
-        views.lock_down()
-        answer = views.query(query)
-    if form == "json":
-        click.echo(json.dumps(answer.records(), default=str))
-    elif form == "csv":
-        _print_csv(answer)
-    else:
-        _print_table(screen(), answer)
-
-
 def _campaign_line(row: dict[str, Any]) -> Text:
     """State, counts and champion of one campaign."""
     unit = "" if row["unit"] == "1" else f" {row['unit']}"
@@ -138,24 +114,3 @@ def _tree(rows: Iterable[dict[str, Any]]) -> Tree:
         else:
             nodes[row["trial"]] = parent.add(plain(label))
     return root or Tree("no trials yet")
-
-
-def _print_table(console: Console, answer: Table) -> None:
-    grid = Grid(*answer.columns, box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for row in answer.rows:
-        grid.add_row(*(plain(Text(_shown(value))) for value in row))
-    console.print(grid)
-    if not answer.rows:
-        console.print("no rows")
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _print_csv(answer: Table) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(answer.columns)
-    writer.writerows(answer.rows)
