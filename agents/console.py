@@ -20,6 +20,7 @@ from ledger.events import (
     Event,
     FailureLabelled,
     HypothesisProposed,
+    ReplicateRequested,
     RunStarted,
     Summary,
     TrialAbandoned,
@@ -66,6 +67,8 @@ class Narrator:
                 hypothesis = body.hypothesis[:HYPOTHESIS_WIDTH]
                 head = f"{event.trial:>4}  {body.specialist:<6} "
                 self._print(Text.assemble((head, "cyan"), f"on trial {body.parent}: {hypothesis}"))
+            case ReplicateRequested() as body:
+                self._print(Text(f"      {body.reason}", "dim"))
             case RunStarted() as body:
                 self._running(campaign, event.trial or 0, body)
             case FailureLabelled(label=FailureLabel.INFRA_ERROR) as body:

@@ -7,8 +7,9 @@ from agents.record import Record
 from evaluators.labels import label_of, score_facts
 from evaluators.measure import MeasurementError, MeasuringProcess, RunClaim
 from evaluators.task import Contract, Violation
+from evaluators.verdict import Due, due
 from ledger.campaign import Trial
-from ledger.events import RunFinished, RunStarted
+from ledger.events import ReplicateRequested, RunFinished, RunStarted
 from ledger.recipes import digest_of, listing
 from ledger.vocabulary import FailureLabel
 from runners.protocol import InfrastructureError, Runner, RunResult, RunSpec
@@ -37,23 +38,42 @@ class Measurement:
         self._record, self._contract, self._runner = record, contract, runner
         self._instrument, self._work, self._interrupts = instrument, work, interrupts
 
-    def measure(self, number: int, runs: int) -> Trial:
-        """Run seeds until `runs` scores are there or a run fails for a reason of the recipe.
+    def measure(self, number: int) -> Trial:
+        """Run what is due until the trial can be judged.
 
         Raises MachineFailure where one seed fails MAX_ATTEMPTS times for reasons of the machine.
         """
-        attempts = 0
-        while (trial := self._record.trial(number)).failure is None and len(trial.scores) < runs:
-            done = len(trial.scores)
-            if self._run(number, self._record.draw("seed", number, done), attempts):
-                attempts = 0
-                continue
-            attempts += 1
-            if attempts == MAX_ATTEMPTS:
-                last = self._record.trial(number).runs[-1].failure
-                detail = last.detail if last else "unknown"
-                raise MachineFailure(f"trial {number}: {MAX_ATTEMPTS} runs failed for reasons of the machine: {detail}")
-        return trial
+        while True:
+            campaign, trial = self._record.campaign, self._record.trial(number)
+            match due(self._contract, campaign, trial):
+                case Due.RUN:
+                    self._repeat(number, self._record.draw("seed", number, len(trial.scores)))
+                case Due.REQUEST:
+                    self._request(number)
+                case Due.DEFENCE:
+                    assert campaign.champion is not None
+                    pair = len(campaign.trials[campaign.champion].defence(number) or ())
+                    self._repeat(
+                        campaign.champion, self._record.draw("seed", number, self._contract.seeds.trial + pair)
+                    )
+                case Due.VERDICT:
+                    return trial
+
+    def _request(self, challenger: int) -> None:
+        """A round of confirmation begins."""
+        runs = self._contract.seeds.confirm
+        reason = f"trial {challenger} looks better: both are run in turn, {runs} times on the same new seeds"
+        body = ReplicateRequested(challenger=challenger, runs=runs, reason=reason)
+        self._record.append("evaluator:verdict", body, trial=self._record.campaign.champion)
+
+    def _repeat(self, number: int, seed: int) -> None:
+        """Run one seed until the machine does not fail."""
+        for attempt in range(MAX_ATTEMPTS):
+            if self._run(number, seed, attempt):
+                return
+        last = self._record.trial(number).runs[-1].failure
+        detail = last.detail if last else "unknown"
+        raise MachineFailure(f"trial {number}: {MAX_ATTEMPTS} runs failed for reasons of the machine: {detail}")
 
     def _run(self, number: int, seed: int, attempt: int) -> bool:
         """One run; False where the machine failed and the seed should be tried again."""

@@ -14,7 +14,7 @@ from evaluators import gates
 from evaluators.measure import MeasurementError, MeasuringProcess, environment
 from evaluators.task import Specialist, Task
 from evaluators.verdict import gate_failure, judge, judge_baseline
-from ledger.campaign import Campaign, Phase
+from ledger.campaign import Campaign
 from ledger.events import (
     Body,
     CampaignResumed,
@@ -187,17 +187,15 @@ class Supervisor:
         """Close what is open: sessions, the trial under way, or the run of the baseline under way."""
         for session in list(self.campaign.sessions):
             self._record.append(SUPERVISOR, SessionEnded(session=session, outcome="error", detail=reason))
-        trial = self.campaign.open_trial
-        if trial is None:
+        best, trial = self.campaign.trials.get(self.campaign.champion or 0), self.campaign.open_trial
+        if best is not None and best.in_run:
+            # A run of the baseline or of a champion that defends itself; the next one repeats it.
+            lost = FailureLabelled(label=FailureLabel.INFRA_ERROR, run=len(best.runs) - 1, detail=reason)
+            self._record.append(SUPERVISOR, lost, trial=best.number)
+        if trial is None or trial.number == 0:
             return
-        if trial.number == 0:
-            if trial.phase in (Phase.RUNNING, Phase.FINISHED):
-                lost = FailureLabelled(label=FailureLabel.INFRA_ERROR, run=len(trial.runs) - 1, detail=reason)
-                self._record.append(SUPERVISOR, lost, trial=0)
-            return
-        scored = len(trial.scores)
-        lost_text = f"{scored} of {self._contract.seeds.trial} scores"
-        if trial.phase in (Phase.RUNNING, Phase.FINISHED):
+        lost_text = f"{len(trial.scores)} scores"
+        if trial.in_run:
             lost_text += " and the run under way"
         self._record.append(SUPERVISOR, TrialAbandoned(reason=reason, lost=lost_text), trial=trial.number)
 
@@ -241,7 +239,7 @@ class Supervisor:
         """None where the starting recipe is measured and legal, else why not."""
         trial = self._record.trial(0)
         if trial.outcome is None:
-            trial = measurement.measure(0, self._contract.seeds.baseline)
+            trial = measurement.measure(0)
             if trial.failure is None and (failure := gate_failure(self._contract, trial)):
                 trial = self._record.fail(0, failure[0], failure[1], None)
             if trial.scores:
@@ -331,7 +329,7 @@ class Supervisor:
         if rejection := gates.check(self._contract, specialist, parent, recipe, known):
             self._record.append(GATE, TrialRejected(label=rejection.label, detail=rejection.detail), trial=number)
         else:
-            trial = measurement.measure(number, self._contract.seeds.trial)
+            trial = measurement.measure(number)
             if trial.failure is None and (failure := gate_failure(self._contract, trial)):
                 self._record.fail(number, failure[0], failure[1], None)
         verdict = judge(self._contract, self.campaign, self.campaign.trials[number])

@@ -37,7 +37,7 @@ class Closure(Rule):
                     self._check.fault(step.place, f"session {session} was never ended, and the campaign stops")
                 for number, trial in trajectory.state.trials.items():
                     # A baseline that was interrupted between two runs is taken up again.
-                    if number and trial.is_open:
+                    if trial.in_run or (number and trial.is_open):
                         self._check.fault(step.place, f"trial {number} is {trial.phase}, and the campaign stops")
             case Trajectory() as trajectory, SessionStarted(session=session):
                 self._blind.add((trajectory.state.id, session))

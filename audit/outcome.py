@@ -8,13 +8,14 @@ from evaluators import gates
 from evaluators.labels import label_of, score_facts
 from evaluators.signing import is_signed
 from evaluators.task import Contract
-from evaluators.verdict import gate_failure, judge, judge_baseline
+from evaluators.verdict import Due, due, gate_failure, judge, judge_baseline
 from ledger.campaign import Trial
 from ledger.events import (
     BaselineMeasured,
     CampaignStopped,
     CertificationRecorded,
     FailureLabelled,
+    ReplicateRequested,
     RunFinished,
     RunStarted,
     ScoreRecorded,
@@ -201,12 +202,16 @@ class Verdicts(Rule):
 
     def see(self, step: Step) -> None:
         trajectory, body = step.trajectory, step.event.body
-        if trajectory is None or not isinstance(body, BaselineMeasured | VerdictReached | CampaignStopped):
+        if trajectory is None or not isinstance(
+            body, RunStarted | ReplicateRequested | BaselineMeasured | VerdictReached | CampaignStopped
+        ):
             return
         if trajectory.broken_at is not None:
             self._check.missed(f"verdicts behind event {trajectory.broken_at}, where the order breaks")
         elif isinstance(body, CampaignStopped):
             self._check_stop(step, trajectory, body)
+        elif isinstance(body, RunStarted | ReplicateRequested):
+            self._check_due(step, trajectory, body)
         elif trajectory.contract is None:
             self._check.missed(NO_CONTRACT)
         else:
@@ -214,6 +219,27 @@ class Verdicts(Rule):
             errors = self._check.errors
             self._check_verdict(step, trajectory, trajectory.contract, body)
             self._check.confirmed += errors == self._check.errors
+
+    def _check_due(self, step: Step, trajectory: Trajectory, body: RunStarted | ReplicateRequested) -> None:
+        """Nothing runs that the rule does not ask for: more seeds than due are a choice among results."""
+        if trajectory.contract is None:
+            self._check.missed(NO_CONTRACT)
+            return
+        number, happens = step.event.trial or 0, Due.RUN
+        if isinstance(body, ReplicateRequested):
+            number, happens = body.challenger, Due.REQUEST
+        elif step.trial.outcome is not None:
+            if not step.trial.requests:
+                return  # The order of events is broken, and another check says so.
+            number, happens = step.trial.requests[-1].challenger, Due.DEFENCE
+        trial = trajectory.state.trials.get(number, Trial(number))
+        self._check.checked += 1
+        try:
+            needed = due(trajectory.contract, trajectory.state, trial)
+        except UNJUDGED as error:
+            self._check.fault(step.place, f"what is due cannot be computed: {error!r}")
+        else:
+            self._check.compare(step.place, f"due for trial {number}", needed.value, happens.value)
 
     def _check_verdict(
         self, step: Step, trajectory: Trajectory, contract: Contract, said: BaselineMeasured | VerdictReached
@@ -241,11 +267,12 @@ class Verdicts(Rule):
             self._check.compare(step.place, field, ours, theirs)
 
     def _check_runs(self, step: Step, contract: Contract, trial: Trial) -> None:
-        """A trial is judged with every seed the contract asks for, and after its gates."""
+        """A trial is judged when the contract's rule says so, and after its gates."""
         if trial.rejection is not None or (trial.failure is not None and trial.failure.run is not None):
             return
-        wanted = contract.seeds.trial if trial.number else contract.seeds.baseline
-        self._check.compare(step.place, "scored runs by the contract", wanted, len(trial.scores), "the trial")
+        if step.trajectory is not None and trial.failure is None:
+            needed = due(contract, step.trajectory.state, trial)
+            self._check.compare(step.place, f"due after {len(trial.scores)} runs", needed.value, Due.VERDICT.value)
         broken = gate_failure(contract, trial)
         if trial.failure is None and broken is not None:
             self._check.fault(step.place, f"calculated {broken[0]} ({broken[1]}), no event says so before the verdict")

@@ -4,7 +4,7 @@ import importlib
 
 import click
 
-SUITES = ("loop", "ledger", "domains")
+SUITES = ("loop", "ledger", "domains", "verdicts")
 
 
 @click.command()

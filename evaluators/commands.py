@@ -45,8 +45,14 @@ def _show_contract(console: Console, contract: Contract) -> None:
     grid.add_row(
         "", f"{budgets.memory_bytes / 1e6:,.0f} MB memory, {budgets.threads} thread, log {budgets.log_bytes:,} bytes"
     )
-    grid.add_row("seeds", f"{contract.seeds.baseline} for the baseline, {contract.seeds.trial} a trial")
-    grid.add_row("kept where", f"one-sided p < {1 - contract.noise.confidence:g} against the champion, pooled noise")
+    seeds, noise = contract.seeds, contract.noise
+    screened = f", {seeds.screen} where it is clearly worse (p < {noise.hopeless:g})" if seeds.screen else ""
+    grid.add_row("seeds", f"{seeds.baseline} for the baseline, {seeds.trial} a trial{screened}")
+    if seeds.confirm:
+        confirmed = f"one-sided p < {noise.promising:g}: run {seeds.confirm} times more in turn with the champion"
+        grid.add_row("promising where", confirmed)
+    rounds = "in those runs" if seeds.confirm else "against the champion"
+    grid.add_row("kept where", f"one-sided p < {1 - noise.confidence:g} {rounds}, pooled noise")
     for specialist in contract.specialists:
         grid.add_row(f"  {specialist.name}", Text(f"{', '.join(specialist.files)}: {specialist.charter}"))
     grid.add_row("digest", contract.digest)

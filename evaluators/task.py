@@ -103,6 +103,10 @@ class Seeds(Part):
 
     baseline: int = Field(ge=2)
     trial: int = Field(ge=1)
+    screen: int | None = Field(default=None, ge=1)
+    """A trial that is clearly worse than the champion after so many runs gets no more; none to run every seed."""
+    confirm: int = Field(default=0, ge=0)
+    """A promising trial must win so many more runs, in turn with the champion on equal seeds; 0 for no such round."""
 
 
 class Noise(Part):
@@ -110,6 +114,10 @@ class Noise(Part):
 
     confidence: float = Field(gt=0.5, lt=1)
     """A trial is kept where the one-sided p-value is below 1 - confidence."""
+    promising: float = Field(default=0.1, gt=0, lt=1)
+    """The round of confirmation begins where the first runs have a one-sided p-value below this."""
+    hopeless: float = Field(default=0.05, gt=0, lt=0.5)
+    """A trial is clearly worse where the one-sided p-value of its loss is below this."""
 
 
 class EvaluatorContract(Part):
@@ -159,6 +167,12 @@ class Contract(Part):
         for specialist in self.specialists:
             if unknown := sorted(set(specialist.files) - known):
                 raise ValueError(f"specialist {specialist.name} may edit {unknown[0]!r}, which is not in recipe.files")
+        if self.seeds.confirm == 1:
+            raise ValueError("seeds.confirm is 1; a mean needs at least 2 runs, 0 is for no round of confirmation")
+        if self.seeds.screen is not None and self.seeds.screen >= self.seeds.trial:
+            raise ValueError(
+                f"seeds.screen is {self.seeds.screen}; expected fewer than the {self.seeds.trial} of a trial"
+            )
         names = [specialist.name for specialist in self.specialists]
         if len(set(names)) != len(names):
             raise ValueError("two specialists have the same name")

@@ -292,11 +292,13 @@ class TrialAbandoned(Body):
 
 
 class ReplicateRequested(Body):
-    """An existing trial is to be measured again."""
+    """A champion is to be measured again, in turn with the trial that challenges it."""
 
     TYPE: ClassVar[str] = "replicate_requested"
-    reason: Redactable
+    challenger: Count
+    """The promising trial; its runs and the champion's share seeds from here on."""
     runs: Count
+    reason: Redactable
 
 
 class CertificationRecorded(Body):

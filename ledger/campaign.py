@@ -18,6 +18,7 @@ from ledger.events import (
     HypothesisProposed,
     LineageViewed,
     ModelCalled,
+    ReplicateRequested,
     RunFinished,
     RunStarted,
     ScoreRecorded,
@@ -63,6 +64,16 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Request:
+    """A round of runs of a champion, in turn with its challenger."""
+
+    challenger: int
+    runs: int
+    first: int
+    """The first run of the round."""
+
+
+@dataclass(frozen=True)
 class Trial:
     """One trial as its events tell it."""
 
@@ -76,6 +87,8 @@ class Trial:
     failure: FailureLabelled | None = None
     """The failure that decides the trial; those of retried runs stand in `runs`."""
     outcome: VerdictReached | BaselineMeasured | None = None
+    requests: tuple[Request, ...] = ()
+    """Rounds in which it defended its place."""
 
     @property
     def verdict(self) -> Verdict | None:
@@ -95,7 +108,20 @@ class Trial:
     @property
     def is_open(self) -> bool:
         """Whether it has begun and nothing has ended it."""
-        return self.phase in OPEN_PHASES
+        return self.phase in OPEN_PHASES and self.outcome is None
+
+    @property
+    def in_run(self) -> bool:
+        """Whether a run of it has begun and is neither scored nor labelled."""
+        return self.phase in (Phase.RUNNING, Phase.FINISHED)
+
+    def defence(self, challenger: int) -> tuple[Run, ...] | None:
+        """Its runs in the round against a challenger; None where there was no such round."""
+        for index, request in enumerate(self.requests):
+            if request.challenger == challenger:
+                after = self.requests[index + 1 :]
+                return self.runs[request.first : after[0].first if after else None]
+        return None
 
 
 def advance(trial: Trial, event: Event) -> Trial:
@@ -117,10 +143,12 @@ def advance(trial: Trial, event: Event) -> Trial:
         case Phase.FINISHED, ScoreRecorded():
             if body.seed != trial.runs[-1].started.seed:
                 raise GrammarError(f"score for seed {body.seed}, the run has seed {trial.runs[-1].started.seed}")
-            return _in_run(trial, body.run, Phase.BETWEEN_RUNS, score=body)
+            return _in_run(trial, body.run, _rest(trial), score=body)
         case ((Phase.RUNNING | Phase.FINISHED), FailureLabelled(run=int(run))):
             if body.label is FailureLabel.INFRA_ERROR:
-                return _in_run(trial, run, Phase.BETWEEN_RUNS, failure=body)
+                return _in_run(trial, run, _rest(trial), failure=body)
+            if phase is Phase.FINISHED and trial.outcome is not None:
+                return _in_run(trial, run, Phase.JUDGED, failure=body)
             if phase is Phase.FINISHED:
                 return replace(_in_run(trial, run, Phase.LABELLED, failure=body), failure=body)
         case Phase.BETWEEN_RUNS, FailureLabelled():
@@ -131,9 +159,18 @@ def advance(trial: Trial, event: Event) -> Trial:
             return replace(trial, phase=Phase.JUDGED, outcome=body)
         case _, TrialAbandoned() if trial.is_open and trial.number > 0:
             return replace(trial, phase=Phase.ABANDONED)
+        case Phase.JUDGED, ReplicateRequested():
+            return replace(trial, requests=(*trial.requests, Request(body.challenger, body.runs, len(trial.runs))))
+        case Phase.JUDGED, RunStarted() if trial.requests:
+            return _started(trial, body)
         case Phase.JUDGED, CertificationRecorded():
             return trial
     raise GrammarError(f"{event.type} may not come while trial {trial.number} is {phase}")
+
+
+def _rest(trial: Trial) -> Phase:
+    """Where a trial stands after a run: one that is judged stays so."""
+    return Phase.BETWEEN_RUNS if trial.outcome is None else Phase.JUDGED
 
 
 def _started(trial: Trial, body: RunStarted) -> Trial:
@@ -225,6 +262,10 @@ class Campaign:
                 self._check_diff(trial, body)
             case RunStarted() as body if number == 0 and self.started and body.recipe != self.started.recipe:
                 raise GrammarError("the baseline runs another recipe than the campaign started with")
+            case RunStarted() if trial.requests and trial.outcome is not None:
+                self._check_round(trial)
+            case ReplicateRequested() as body:
+                self._check_request(number, trial, body)
             case ScoreRecorded() as body:
                 self._check_score(trial, body)
             case VerdictReached() as body if body.champion != self.champion:
@@ -260,6 +301,22 @@ class Campaign:
         if body.parent_recipe != parent.recipe:
             raise GrammarError(
                 f"the diff starts from recipe {body.parent_recipe}, parent {body.parent} has {parent.recipe}"
+            )
+
+    def _check_request(self, number: int, trial: Trial, body: ReplicateRequested) -> None:
+        challenger = self.trials.get(body.challenger)
+        if number != self.champion:
+            raise GrammarError(f"replicates of trial {number}, the champion is {self.champion}")
+        if challenger is None or challenger.phase is not Phase.BETWEEN_RUNS:
+            raise GrammarError(f"challenger {body.challenger} is not a trial between its runs")
+        if any(request.challenger == body.challenger for request in trial.requests[:-1]):
+            raise GrammarError(f"trial {body.challenger} challenges trial {number} a second time")
+
+    def _check_round(self, trial: Trial) -> None:
+        challenger = self.trials[trial.requests[-1].challenger]
+        if not challenger.is_open or challenger.in_run:
+            raise GrammarError(
+                f"trial {trial.number} runs again while its challenger {challenger.number} does not wait"
             )
 
     def _check_score(self, trial: Trial, body: ScoreRecorded) -> None:
