@@ -17,8 +17,10 @@ from ledger.campaign import Campaign
 from ledger.checkpoint import CheckpointError
 from ledger.commands.ask import lineage, status
 from ledger.commands.custody import backup_command, checkpoint_command, keygen, prove_command
+from ledger.commands.intake import import_command
 from ledger.commands.sql import sql
 from ledger.events import EventError
+from ledger.importers import ImportFault
 from ledger.keys import KeyFault
 from ledger.log import EventLog, LedgerError
 from ledger.views import QueryError, Views
@@ -34,6 +36,7 @@ COMMANDS = (
     lineage,
     sql,
     browse,
+    import_command,
     keygen,
     checkpoint_command,
     backup_command,
@@ -48,6 +51,7 @@ EXPECTED = (
     CheckpointError,
     CampaignError,
     QueryError,
+    ImportFault,
     BrowseError,
     OSError,
 )

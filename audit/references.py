@@ -6,7 +6,7 @@ from typing import ClassVar
 from audit.file import UNREADABLE, BlobError
 from audit.report import Check
 from audit.trajectory import Case, Rule, Step
-from ledger.events import CampaignResumed, CampaignStarted
+from ledger.events import CampaignResumed, CampaignStarted, RecordImported
 
 BLOBS: dict[str, tuple[str, ...]] = {
     "diff_submitted": ("diff",),
@@ -56,6 +56,9 @@ class References(Rule):
             self._expect(step, "task", body.epoch.task)
         for field in BLOBS.get(step.event.type, ()):
             self._expect(step, field, getattr(body, field))
+        if isinstance(body, RecordImported):
+            for name, digest in body.attachments.items():
+                self._expect(step, f"attachment {name}", digest)
         for field in RECIPES.get(step.event.type, ()):
             self._expect_recipe(step, field, getattr(body, field))
         if step.event.type == "run_finished" and getattr(body, "artifact", None) is not None:

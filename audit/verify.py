@@ -15,7 +15,7 @@ from audit.report import Check, Report
 from audit.trajectory import Case, Contracts, Reconstruction, Rule, Step, Trajectory
 from ledger.campaign import Campaign, GrammarError
 from ledger.checkpoint import Checkpoint
-from ledger.events import CampaignResumed, Event, EventError, decode, decode_bare
+from ledger.events import CampaignResumed, Event, EventError, RecordImported, decode, decode_bare
 from ledger.keys import VerifierKey
 from ledger.texts import TextError, withheld
 
@@ -133,7 +133,7 @@ class _Audit:
 
     def _replay(self, event: Event) -> None:
         trajectory = None
-        if event.campaign is not None:
+        if event.campaign is not None and not isinstance(event.body, RecordImported):
             trajectory = self.trajectories.setdefault(event.campaign, Trajectory(Campaign(event.campaign)))
         step = Step(event, trajectory)
         for rule in self.rules:

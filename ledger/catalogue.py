@@ -10,14 +10,16 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from ledger import bodies
-from ledger.bodies import BODIES, Count, Decimal, Digest, Part, Seconds, Text
+from ledger import bodies, imported
+from ledger.bodies import BODIES
 from ledger.events import Event
+from ledger.parts import Body, Count, Decimal, Digest, Part, Seconds, Text
 
 
 def catalogue() -> str:
     """Every event type with its version, meaning and fields, then the parts that bodies share."""
-    lines = ["# Events", "", "Generated from `ledger/bodies.py` and `ledger/events.py`; `make docs` rewrites it.", ""]
+    sources = "`ledger/bodies.py`, `ledger/imported.py` and `ledger/events.py`"
+    lines = ["# Events", "", f"Generated from {sources}; `make docs` rewrites it.", ""]
     lines += ["## The envelope", "", "Every entry is one JSON object with these fields in this order.", ""]
     lines += [
         "Of a *redactable text* the entry holds SHA-256(salt || text); text and salt stand beside it (see ledger.md).",
@@ -79,10 +81,10 @@ def _type_of(annotation: Any) -> str:
         return f"map from {_type_of(arguments[0])} to {_type_of(arguments[1])}"
     if issubclass(annotation, Enum):
         return " · ".join(f"`{value.value}`" for value in annotation)
-    return annotation.__name__ if annotation is not bodies.Body else "the type's fields, below"
+    return annotation.__name__ if annotation is not Body else "the type's fields, below"
 
 
 def _parts() -> Iterator[type[BaseModel]]:
-    for value in vars(bodies).values():
-        if isinstance(value, type) and Part in value.__bases__ and value is not bodies.Body:
+    for value in (*vars(bodies).values(), *vars(imported).values()):
+        if isinstance(value, type) and Part in value.__bases__ and value is not Body:
             yield value

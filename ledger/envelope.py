@@ -6,7 +6,7 @@ from datetime import date
 from functools import lru_cache
 from typing import Any
 
-from ledger.bodies import MAX_SAFE_INTEGER, EventError
+from ledger.parts import MAX_SAFE_INTEGER, EventError
 from ledger.vocabulary import Role
 
 # Printable, without quotes and backslashes: an id is the same text in JSON, in SQL and on a terminal.

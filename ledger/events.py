@@ -15,42 +15,34 @@ from uuid6 import uuid7
 from ledger.bodies import (
     BODIES,
     CATALOGUE,
-    MAX_SAFE_INTEGER,
     BaselineMeasured,
-    Body,
     CampaignResumed,
     CampaignStarted,
     CampaignStopped,
     CertificationRecorded,
     CheckpointSigned,
     CorrectionRecorded,
-    Count,
-    Decimal,
     DiffSubmitted,
-    Digest,
     Epoch,
-    EventError,
     FailureLabelled,
     HypothesisProposed,
     LineageViewed,
     ModelCalled,
-    Part,
     ProcessFacts,
-    RecordImported,
     ReplicateRequested,
     RunFinished,
     RunStarted,
     ScoreRecorded,
-    Seconds,
     SessionEnded,
     SessionStarted,
     Summary,
     TrialAbandoned,
     TrialRejected,
     VerdictReached,
-    decimal,
 )
 from ledger.envelope import check_envelope, fault_of_place, is_day, read_json
+from ledger.imported import ImportedTask, ImportedTrial, Limit, RecordImported
+from ledger.parts import MAX_SAFE_INTEGER, Body, Count, Decimal, Digest, EventError, Part, Seconds, decimal
 from ledger.texts import SALT_BYTES, bare, seal, unseal
 from ledger.vocabulary import Role
 
@@ -78,6 +70,9 @@ __all__ = [
     "EventError",
     "FailureLabelled",
     "HypothesisProposed",
+    "ImportedTask",
+    "ImportedTrial",
+    "Limit",
     "LineageViewed",
     "ModelCalled",
     "Part",
@@ -104,19 +99,20 @@ __all__ = [
 MAX_ENTRY_BYTES = 65_535  # an entry of the C2SP tlog-tiles format has a 16-bit length
 
 
-def _gained(name: str, value: object) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """An upcaster for a version that gained one field, and what its absence meant before."""
+def _gained(**gained: object) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """An upcaster for a version that gained fields, and what the absence of each meant before."""
 
     def upcast(body: dict[str, Any]) -> dict[str, Any]:
-        if name in body:
-            raise EventError(f"unknown field {name!r}: it came with a later version")
-        return {**body, name: value}
+        if early := sorted(gained.keys() & body.keys()):
+            raise EventError(f"unknown field {early[0]!r}: it came with a later version")
+        return {**body, **gained}
 
     return upcast
 
 
 UPCASTERS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {
-    ("run_finished", 1): _gained("accelerator_peak_bytes", None),
+    ("run_finished", 1): _gained(accelerator_peak_bytes=None),
+    ("record_imported", 1): _gained(task=None, trial=None, attachments={}),
 }
 """(type, version) -> the body of the next version. Runs on read; a stored entry is never rewritten."""
 

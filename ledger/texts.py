@@ -7,7 +7,8 @@ from hashlib import sha256
 from json.encoder import encode_basestring
 from typing import TypeVar
 
-from ledger.bodies import BODIES, Body, EventError, Text
+from ledger.bodies import BODIES
+from ledger.parts import Body, EventError, Text
 
 SALT_BYTES = 16
 """Without a salt, whoever guesses a withheld text could confirm the guess."""

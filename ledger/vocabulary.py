@@ -49,6 +49,41 @@ class Role(StrEnum):
     PERSON = "person"
 
 
+class Evidence(StrEnum):
+    """What a record may hold about a trial, for somebody who was not there."""
+
+    HYPOTHESIS = "hypothesis"
+    EXPECTATION = "expectation"
+    PARENT = "parent"
+    TIME = "time"
+    SCORE = "score"
+    SPREAD = "spread"
+    SEEDS = "seeds"
+    CODE = "code"
+    LOG = "log"
+    CONTEXT = "context"
+    COST = "cost"
+    INSTRUMENT = "instrument"
+    SIGNATURE = "signature"
+
+
+EVIDENCE_RULES: dict[Evidence, str] = {
+    Evidence.HYPOTHESIS: "what the edit was meant to do, in words",
+    Evidence.EXPECTATION: "how much it was expected to change the metric, said before",
+    Evidence.PARENT: "which trial it started from",
+    Evidence.TIME: "when it was recorded",
+    Evidence.SCORE: "the metric, or a label that says why there is none",
+    Evidence.SPREAD: "how far the metric scatters between repetitions",
+    Evidence.SEEDS: "the value of each repetition",
+    Evidence.CODE: "the code that ran, or the diff that makes it",
+    Evidence.LOG: "what the run printed",
+    Evidence.CONTEXT: "what the agent was shown before it proposed",
+    Evidence.COST: "seconds or money that it took",
+    Evidence.INSTRUMENT: "which evaluator, data and environment gave the number",
+    Evidence.SIGNATURE: "a signature of whoever measured",
+}
+
+
 class FailureLabel(StrEnum):
     """Why a trial has no score that counts."""
 

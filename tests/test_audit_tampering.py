@@ -17,11 +17,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit.verify import verify
 from evaluators.signing import sign
-from ledger.bodies import CATALOGUE, Body
+from ledger.bodies import CATALOGUE
 from ledger.events import ScoreRecorded, decode
 from ledger.keys import SigningKey
 from ledger.log import EventLog
 from ledger.merkle import TILE_WIDTH, leaf_hash, root_of
+from ledger.parts import Body
 from ledger.recipes import digest_of
 from ledger.store import expected_schema
 from ledger.texts import REDACTABLE, digest

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from ledger import events as events_module
-from ledger.bodies import BODIES, CATALOGUE, MAX_SAFE_INTEGER, Body, CorrectionRecorded, ProcessFacts, RunFinished
+from ledger.bodies import BODIES, CATALOGUE, CorrectionRecorded, ProcessFacts, RunFinished
 from ledger.envelope import ENVELOPE
 from ledger.events import (
     MAX_ENTRY_BYTES,
@@ -29,6 +29,7 @@ from ledger.events import (
     decode,
     encode,
 )
+from ledger.parts import MAX_SAFE_INTEGER, Body
 
 DIGEST = "ab" * 32
 AT = "2026-01-02T03:04:05.000006Z"
