@@ -12,6 +12,7 @@ from audit.integrity import Blobs, Hashes, Row, Scan, Tree, check_file, rows
 from audit.outcome import Labels, Scores, Verdicts
 from audit.references import References
 from audit.report import Check, Report
+from audit.sources import Sources
 from audit.trajectory import Case, Contracts, Reconstruction, Rule, Step, Trajectory
 from ledger.campaign import Campaign, GrammarError
 from ledger.checkpoint import Checkpoint
@@ -29,6 +30,7 @@ SCANS: tuple[type[Scan], ...] = (Hashes, Tree, Blobs)
 """Checks on stored bytes."""
 RULES: tuple[type[Rule], ...] = (
     References,
+    Sources,
     Reconstruction,
     Contracts,
     Scores,

@@ -25,7 +25,7 @@ def flip(content: bytes, position: int) -> bytes:
 def imported(number: int) -> Draft:
     raw = f"line {number} of the other harness".encode()
     body = RecordImported(
-        format="jsonl", source="runs.jsonl", source_digest=digest_of(b"runs"), line=number, raw=digest_of(raw)
+        format="jsonl", source=f"{number}.jsonl", source_digest=digest_of(raw), line=0, raw=digest_of(raw)
     )
     return Draft(body, "importer:jsonl", blobs=(raw,))
 

@@ -83,11 +83,8 @@ def lines_of(path: Path) -> list[bytes]:
     Raises ImportFault for a line over MAX_LINE_BYTES, for NUL bytes and for what is not UTF-8.
     """
     content = content_of(path)
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ImportFault(f"{path}: expected UTF-8, found UTF-16; convert it first (iconv -f UTF-16 -t UTF-8)")
-    lines = content.splitlines(keepends=True) if b"\n" not in content else content.split(b"\n")
-    if b"\n" in content:
-        lines = [line + b"\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
+    *ended, last = content.split(b"\n")
+    lines = [line + b"\n" for line in ended] + ([last] if last else [])
     for number, line in enumerate(lines, start=1):
         if len(line) > MAX_LINE_BYTES:
             raise ImportFault(f"{path}, line {number}: expected at most {MAX_LINE_BYTES:,} bytes, found {len(line):,}")
