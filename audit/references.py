@@ -6,16 +6,16 @@ from typing import ClassVar
 from audit.file import UNREADABLE, BlobError
 from audit.report import Check
 from audit.trajectory import Case, Rule, Step
-from ledger.events import CampaignResumed, CampaignStarted, RecordImported
+from ledger.events import CampaignResumed, CampaignStarted
 
 BLOBS: dict[str, tuple[str, ...]] = {
     "diff_submitted": ("diff",),
     "lineage_viewed": ("view",),
     "model_called": ("request", "response"),
-    "record_imported": ("raw",),
+    "record_imported": ("raw", "attachments"),
     "run_finished": ("log",),
 }
-"""Event type -> fields of its body that name a blob."""
+"""Event type -> fields of its body that name a blob, or several by name."""
 RECIPES: dict[str, tuple[str, ...]] = {
     "baseline_measured": ("recipe",),
     "campaign_started": ("recipe",),
@@ -55,10 +55,9 @@ class References(Rule):
         if isinstance(body, CampaignStarted | CampaignResumed):
             self._expect(step, "task", body.epoch.task)
         for field in BLOBS.get(step.event.type, ()):
-            self._expect(step, field, getattr(body, field))
-        if isinstance(body, RecordImported):
-            for name, digest in body.attachments.items():
-                self._expect(step, f"attachment {name}", digest)
+            named = getattr(body, field)
+            for digest in [named] if isinstance(named, str) else named.values():
+                self._expect(step, field, digest)
         for field in RECIPES.get(step.event.type, ()):
             self._expect_recipe(step, field, getattr(body, field))
         if step.event.type == "run_finished" and getattr(body, "artifact", None) is not None:
