@@ -1,5 +1,6 @@
 """Command `run`: a campaign from its first trial to its stop rule."""
 
+import math
 import secrets
 from importlib.metadata import version
 from pathlib import Path
@@ -39,6 +40,8 @@ def run(
 
     Example: labtrail run airbench-cpu --trials 8
     """
+    if hours is not None and not math.isfinite(hours):
+        raise click.BadParameter(f"expected a number of hours, found {hours}", param_hint="--hours")
     found = find_task(task)
     key = key or home() / "evaluator.key"
     publish(SigningKey.load_or_create(key, "labtrail-evaluator"), key)

@@ -72,7 +72,7 @@ class Narrator:
             case RunStarted() as body:
                 self._running(campaign, event.trial or 0, body)
             case FailureLabelled(label=FailureLabel.INFRA_ERROR) as body:
-                self._print(Text(f"      run {body.run} lost to the machine, tried again: {body.detail}", "yellow"))
+                self._print(Text(f"      run {body.run} lost to the machine: {body.detail}", "yellow"))
             case VerdictReached() as body:
                 trial = campaign.trials[event.trial or 0]
                 label = f" ({body.label})" if body.label else ""

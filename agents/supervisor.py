@@ -97,6 +97,8 @@ class Supervisor:
         Raises CampaignError where it may not start, and where the machine fails MAX_ATTEMPTS times in a row.
         """
         work = self._bench.work
+        if work.exists() and not work.is_dir():
+            raise CampaignError(f"{work} is in the way: expected a scratch folder or nothing; move it elsewhere")
         remove(work)
         public, hidden = work / "public", work / "hidden"
         for folder in (public, hidden):

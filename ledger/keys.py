@@ -92,7 +92,12 @@ class SigningKey:
 
     @classmethod
     def create(cls, path: Path, name: str) -> "SigningKey":
-        """Write a new key with mode 0600, whole or not at all. Raises FileExistsError: a key is never overwritten."""
+        """Write a new key with mode 0600, whole or not at all.
+
+        Raises FileExistsError: a key is never overwritten. Raises KeyFault where another key's public half is there.
+        """
+        if path.with_suffix(".pub").exists() and not path.exists():
+            raise KeyFault(_foreign(path))
         key = cls(name, Ed25519PrivateKey.generate())
         encoded = base64.b64encode(key.private.private_bytes_raw()).decode()
         content = f"{key.verifier.name}\n{encoded}\n".encode()  # a bad name fails before anything is written
@@ -142,7 +147,17 @@ def _check_name(name: str) -> None:
 
 
 def publish(key: SigningKey, path: Path) -> str:
-    """Write the public half of the key at `path` beside it, with the suffix .pub; returns it."""
-    public = str(key.verifier)
-    path.with_suffix(".pub").write_text(f"{public}\n")
+    """Write the public half of the key at `path` beside it, with the suffix .pub; returns it.
+
+    Raises KeyFault where another key's public half is there: others may rely on it.
+    """
+    public, target = str(key.verifier), path.with_suffix(".pub")
+    if target.exists() and target.read_text().strip() != public:
+        raise KeyFault(_foreign(path))
+    target.write_text(f"{public}\n")
     return public
+
+
+def _foreign(path: Path) -> str:
+    public = path.with_suffix(".pub")
+    return f"{public} belongs to another key than {path}; move it away, or give the key another name"

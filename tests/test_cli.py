@@ -47,3 +47,11 @@ def test_a_wrong_task_is_one_line_on_stderr(
     assert stop.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "x.db").exists()
+
+
+def test_hours_are_a_number(tmp_path: Path) -> None:
+    ledger = tmp_path / "x.db"
+    shown = CliRunner().invoke(labtrail.cli, ["run", "airbench-cpu", "--hours", "nan", "--ledger", str(ledger)])
+    assert shown.exit_code == 2
+    assert "expected a number of hours, found nan" in shown.output
+    assert not ledger.exists()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.keys import KeyFault, SigningKey, VerifierKey
+from ledger.keys import KeyFault, SigningKey, VerifierKey, publish
 
 # The key of the checksum database sum.golang.org, as the Go sources publish it.
 GO_SUMDB = "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8"
@@ -103,3 +103,11 @@ def test_no_other_spelling_of_a_key_is_accepted(place: int, character: str) -> N
 def test_arbitrary_text_raises_nothing_but_key_fault(text: str) -> None:
     with pytest.raises(KeyFault):
         VerifierKey.parse(text)
+
+
+def test_the_public_half_of_another_key_is_not_overwritten(tmp_path: Path) -> None:
+    first = publish(SigningKey.create(tmp_path / "lab.key", "lab"), tmp_path / "lab.key")
+    with pytest.raises(KeyFault, match="belongs to another key"):
+        SigningKey.create(tmp_path / "lab.pem", "lab")
+    assert not (tmp_path / "lab.pem").exists()
+    assert (tmp_path / "lab.pub").read_text() == f"{first}\n"

@@ -244,3 +244,10 @@ def test_a_link_in_place_of_the_data_is_not_followed(bench: Bench, tmp_path: Pat
     assert getattr(campaign.trials[1].outcome, "label", None) is FailureLabel.EVALUATOR_TAMPERING
     assert campaign.trials[2].verdict is Verdict.DISCARDED
     assert [path.name for path in elsewhere.iterdir()] == ["precious.txt"]
+
+
+def test_a_file_where_the_scratch_folder_goes_is_left_alone(bench: Bench) -> None:
+    bench.work.write_text("mine")
+    with pytest.raises(CampaignError, match="is in the way"):
+        Supervisor(bench, "toy-1", 1, ignore).run(StopRules(1))
+    assert bench.work.read_text() == "mine"
