@@ -55,11 +55,7 @@ class Lineage:
 
 def lineage_of(views: Views, campaign: str) -> Lineage:
     """The campaign's lineage as of the views' position."""
-    (facts,) = views.query(
-        "SELECT body ->> 'metric' AS metric, body ->> 'unit' AS unit, body ->> 'direction' AS direction "
-        "FROM events WHERE campaign = ? AND type = 'campaign_started'",
-        [campaign],
-    ).records()
+    (facts,) = views.query("SELECT metric, unit, direction FROM campaigns WHERE campaign = ?", [campaign]).records()
     answer = views.query(
         """
         SELECT trial, specialist, claimed_domain AS domain, parent, operator, hypothesis, expected_delta,

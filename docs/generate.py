@@ -11,12 +11,14 @@ import pyarrow as pa
 
 import labtrail
 from audit.cli import cli as audit_cli
+from ledger import dictionary
 from ledger.analysis import Ledger
 from ledger.answers import table_of
 from ledger.catalogue import catalogue
 from ledger.log import EventLog
 from ledger.named import library
 from ledger.terminal import wide
+from ledger.views import empty
 from ledger.vocabulary import LABEL_RULES
 from tests.campaigns import write_campaign
 
@@ -95,6 +97,7 @@ def documents() -> dict[Path, str]:
         ROOT / "docs" / "labels.md": labels(),
         ROOT / "docs" / "events.md": catalogue(),
         ROOT / "docs" / "queries.md": queries(),
+        ROOT / "docs" / "views.md": dictionary.reference(empty()),
     }
 
 

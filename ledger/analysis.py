@@ -83,7 +83,9 @@ class Ledger:
     @property
     def names(self) -> tuple[str, ...]:
         """Every view and table there is to ask."""
-        found = self._first.query("SELECT table_name FROM information_schema.tables ORDER BY 1").rows
+        found = self._first.query(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'main' ORDER BY 1"
+        ).rows
         return tuple(row[0] for row in found)
 
     def columns(self, name: str) -> tuple[str, ...]:

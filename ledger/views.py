@@ -1,4 +1,4 @@
-"""DuckDB projections of the log: an events table that catches up, and the views of views.sql over it."""
+"""DuckDB projections of the log: typed tables that catch up with it, and the views of views.sql over them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from ledger import dictionary, facts
 from ledger.events import Written
 from ledger.log import EventLog, LedgerError
 
@@ -33,30 +34,33 @@ class Table:
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
 
+def empty(threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB in memory with every view, and no rows; it never fetches an extension."""
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+        "python_enable_replacements": "false",
+    }
+    if threads is not None:
+        config["threads"] = threads
+    connection = duckdb.connect(":memory:", config=config)
+    connection.execute(facts.schema())
+    connection.execute(VIEWS_SQL)
+    return connection
+
+
 class Views:
     """The views of one log in a private in-memory DuckDB: no file, so no lock between processes.
 
     `catch_up` reads the events that are new since the last call; a view is always as of `position`, the number
-    of events taken. Rebuilding from zero gives the same rows because every view is a query over the events.
+    of events taken. A batch of events is taken whole or not at all, and rebuilding from zero gives the same rows.
     """
 
     def __init__(self, log: EventLog, threads: int | None = None) -> None:
         """With few events one thread answers sooner than several; None takes every core."""
         self._log = log
         self.position = 0
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "autoinstall_known_extensions": "false",
-            "autoload_known_extensions": "false",
-            "python_enable_replacements": "false",
-        }
-        if threads is not None:
-            config["threads"] = threads
-        self._connection = duckdb.connect(":memory:", config=config)
-        self._connection.execute(
-            "CREATE TABLE events (seq BIGINT, campaign VARCHAR, trial BIGINT, type VARCHAR, actor VARCHAR,"
-            " recorded_at TIMESTAMP, body JSON)"
-        )
-        self._connection.execute(VIEWS_SQL)
+        self._connection = empty(threads)
 
     @classmethod
     def of(cls, log: EventLog, as_of: int | None = None) -> "Views":
@@ -103,6 +107,7 @@ class Views:
 
     def lock_down(self) -> None:
         """Allow questions about the views only: no files, no settings, no further loading."""
+        dictionary.comment(self._connection)
         self._connection.execute("SET enable_external_access = false")
         self._connection.execute("SET lock_configuration = true")
 
@@ -111,21 +116,21 @@ class Views:
         self._connection.close()
 
     def _take(self, batch: Sequence[Written]) -> None:
-        entries = pa.array([written.entry.decode() for written in batch], pa.string())
-        texts = pa.array([None if written.texts is None else written.texts.decode() for written in batch], pa.string())
-        self._connection.register("batch", pa.table({"entry": entries, "texts": texts}))
+        """Fold a batch into the tables: all of it, or nothing."""
+        entries = [written.entry.decode() for written in batch]
+        texts = [None if written.texts is None else written.texts.decode() for written in batch]
+        self._connection.execute("BEGIN")
         try:
-            self._connection.execute(
-                """
-                INSERT INTO events
-                SELECT (entry ->> 'seq')::BIGINT, entry ->> 'campaign', (entry ->> 'trial')::BIGINT, entry ->> 'type',
-                  entry ->> 'actor', strptime(entry ->> 'recorded_at', '%Y-%m-%dT%H:%M:%S.%fZ'),
-                  CASE WHEN texts IS NULL THEN entry -> 'body' ELSE json_merge_patch(entry -> 'body', texts) END
-                FROM (SELECT entry::JSON AS entry, texts::JSON AS texts FROM batch)
-                """
-            )
-        finally:
-            self._connection.unregister("batch")
+            self._connection.execute(facts.parse(), [entries, texts])
+            kinds = self._connection.execute("SELECT DISTINCT type FROM facts.batch").fetchall()
+            for take, about in facts.TAKES:
+                if about is None or not about.isdisjoint(kind for (kind,) in kinds):
+                    self._connection.execute(take)
+            self._connection.execute("TRUNCATE facts.batch")
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
         self.position += len(batch)
 
 

@@ -1,157 +1,177 @@
--- Lineage views over the table `events` (seq, campaign, trial, type, actor, recorded_at, body), as of its last event.
--- A view stands after those that it reads.
+-- Lineage views over the typed tables of ledger/facts.py, as of the last event taken. A view stands after those it reads.
+-- Sums are kept in whole microseconds and nano-dollars there, and become seconds and dollars here. Views promise no order.
 
--- One row an execution: seed, clocks and memory as the runner saw them, and how it ended.
 CREATE VIEW runs AS
-WITH
-  started AS (
-    SELECT campaign, trial, (body ->> 'run')::BIGINT AS run, (body ->> 'seed')::BIGINT AS seed,
-      (body ->> 'attempt')::BIGINT AS attempt, body ->> 'runner' AS runner, body ->> 'isolation' AS isolation
-    FROM events WHERE type = 'run_started'),
-  finished AS (
-    SELECT campaign, trial, (body ->> 'run')::BIGINT AS run,
-      (body ->> '$.train.exit_code')::BIGINT AS exit_code, (body ->> '$.train.signal')::BIGINT AS signal,
-      body ->> '$.train.killed_for' AS killed_for,
-      (body ->> '$.train.wall_s')::DOUBLE AS train_wall_s, (body ->> '$.train.cpu_s')::DOUBLE AS train_cpu_s,
-      coalesce(list_sum((body -> '$.predict[*].wall_s')::DOUBLE[]), 0) AS predict_wall_s,
-      (body ->> '$.train.max_rss_bytes')::BIGINT AS max_rss_bytes,
-      (body ->> 'artifact_bytes')::BIGINT AS artifact_bytes, body ->> 'log' AS log,
-      (body ->> 'load_1m')::DOUBLE AS load_1m
-    FROM events WHERE type = 'run_finished'),
-  failed AS (
-    SELECT campaign, trial, (body ->> 'run')::BIGINT AS run, body ->> 'label' AS label
-    FROM events WHERE type = 'failure_labelled' AND body ->> 'run' IS NOT NULL)
-SELECT s.*, f.* EXCLUDE (campaign, trial, run), l.label
-FROM started s
-LEFT JOIN finished f USING (campaign, trial, run)
-LEFT JOIN failed l USING (campaign, trial, run)
-ORDER BY s.campaign, s.trial, s.run;
+SELECT s.campaign, s.trial, s.run, s.seed, s.attempt, s.runner, s.isolation, f.exit_code, f.signal, f.killed_for,
+  f.train_wall_s, f.train_cpu_s, f.predict_wall_s, f.predict_cpu_s, f.max_rss_bytes, f.accelerator_peak_bytes,
+  f.artifact, f.artifact_bytes, f.log, f.load_1m, l.label, s.recorded_at AS started_at, f.recorded_at AS finished_at
+FROM (FROM facts.runs WHERE type = 'run_started') s
+LEFT JOIN (FROM facts.runs WHERE type = 'run_finished') f
+  ON f.campaign = s.campaign AND f.trial = s.trial AND f.run = s.run
+LEFT JOIN (FROM facts.runs WHERE type = 'failure_labelled' AND run IS NOT NULL) l
+  ON l.campaign = s.campaign AND l.trial = s.trial AND l.run = s.run;
 
--- One row a metric of a scored run.
 CREATE VIEW scores AS
-SELECT campaign, trial, (body ->> 'run')::BIGINT AS run, (body ->> 'seed')::BIGINT AS seed,
-  metric, (body -> 'metrics' ->> metric)::DOUBLE AS value, body ->> 'trust' AS trust
-FROM (SELECT *, unnest(json_keys(body, '$.metrics')) AS metric FROM events WHERE type = 'score_recorded')
-ORDER BY campaign, trial, run, metric;
+SELECT campaign, trial, run, seed, metric, value, trust FROM facts.scores;
 
--- One row a trial; trial 0 is the baseline. A trial without verdict is open or was abandoned.
--- One pass gathers the events of each trial: a join for each kind of event would cost more to plan than to run.
+CREATE VIEW sessions AS
+SELECT campaign, session, specialist, domain, proposer, model, trial, outcome, detail, as_of, model_calls, input_tokens,
+  output_tokens, nano_usd / 1e9 AS usd, latency_us / 1e6 AS latency_s, started_at, ended_at,
+  date_diff('us', started_at, ended_at) / 1e6 AS seconds
+FROM facts.sessions;
+
 CREATE VIEW trials AS
-WITH
-  gathered AS (
-    SELECT campaign, trial,
-      any_value(body) FILTER (type = 'hypothesis_proposed') AS proposed,
-      any_value(recorded_at) FILTER (type = 'hypothesis_proposed') AS proposed_at,
-      any_value(body) FILTER (type = 'diff_submitted') AS submitted,
-      any_value(body) FILTER (type IN ('verdict_reached', 'baseline_measured')) AS judged,
-      any_value(body ->> 'recipe') FILTER (type = 'run_started') AS run_recipe,
-      any_value(body ->> 'trust') FILTER (type = 'score_recorded') AS trust,
-      count(DISTINCT body ->> 'trust') FILTER (type = 'score_recorded') AS trusts,
-      sum((body ->> '$.train.wall_s')::DOUBLE + coalesce(list_sum((body -> '$.predict[*].wall_s')::DOUBLE[]), 0))
-        FILTER (type = 'run_finished') AS seconds,
-      bool_or(type = 'baseline_measured') AS is_baseline
-    FROM events WHERE trial IS NOT NULL GROUP BY campaign, trial),
-  scored AS (
-    SELECT campaign, trial, (judged ->> '$.score.mean')::DOUBLE AS score FROM gathered),
-  paid AS (
-    SELECT campaign, body ->> 'session' AS session, sum((body ->> 'usd')::DOUBLE) AS usd
-    FROM events WHERE type = 'model_called' GROUP BY ALL)
-SELECT g.campaign, g.trial, proposed ->> 'specialist' AS specialist, proposed ->> 'claimed_domain' AS claimed_domain,
-  NULL::VARCHAR AS observed_domain, NULL::VARCHAR AS kind, NULL::BOOLEAN AS strict_arch,
-  (proposed ->> 'parent')::BIGINT AS parent, proposed ->> 'operator' AS operator,
-  proposed ->> 'hypothesis' AS hypothesis, proposed ->> 'rationale' AS rationale,
-  (proposed ->> 'expected_delta')::DOUBLE AS expected_delta,
-  CASE WHEN is_baseline THEN 'baseline' ELSE judged ->> 'verdict' END AS verdict,
-  judged ->> 'label' AS label, judged ->> 'reason' AS reason,
-  (judged ->> '$.score.mean')::DOUBLE AS score, (judged ->> '$.score.std')::DOUBLE AS score_std,
-  (judged ->> '$.score.n')::BIGINT AS score_n, CASE WHEN trusts > 1 THEN 'mixed' ELSE trust END AS trust,
-  (judged ->> '$.score.mean')::DOUBLE - parent_scored.score AS delta_parent,
-  (judged ->> '$.score.mean')::DOUBLE - champion_scored.score AS delta_champion,
-  (judged ->> 'champion')::BIGINT AS champion, (judged ->> 'gain')::DOUBLE AS gain,
-  (judged ->> 'p_value')::DOUBLE AS p_value,
-  coalesce(submitted ->> 'recipe', run_recipe) AS recipe, submitted ->> 'program' AS program,
-  submitted ->> 'diff' AS diff, proposed ->> 'session' AS session, proposed_at,
-  coalesce(seconds, 0) AS seconds, coalesce(usd, 0) AS usd
-FROM gathered g
-LEFT JOIN scored parent_scored
-  ON parent_scored.campaign = g.campaign AND parent_scored.trial = (proposed ->> 'parent')::BIGINT
-LEFT JOIN scored champion_scored
-  ON champion_scored.campaign = g.campaign AND champion_scored.trial = (judged ->> 'champion')::BIGINT
-LEFT JOIN paid ON paid.campaign = g.campaign AND paid.session = proposed ->> 'session'
-ORDER BY g.campaign, g.trial;
+SELECT t.campaign, t.trial, t.specialist, t.claimed_domain, NULL::VARCHAR AS observed_domain, NULL::VARCHAR AS kind,
+  NULL::BOOLEAN AS strict_arch, t.parent, t.operator, t.hypothesis, t.rationale, t.expected_delta, t.verdict, t.label,
+  t.reason, t.score, t.score_std, t.score_n,
+  CASE WHEN t.trust_least = t.trust_most THEN t.trust_least WHEN t.trust_least IS NOT NULL THEN 'mixed' END AS trust,
+  t.score - p.score AS delta_parent,
+  sqrt(t.score_std ** 2 / t.score_n + p.score_std ** 2 / p.score_n) AS delta_parent_se,
+  t.score - c.score AS delta_champion,
+  sqrt(t.score_std ** 2 / t.score_n + c.score_std ** 2 / c.score_n) AS delta_champion_se,
+  t.champion, t.gain, t.p_value, t.recipe, t.program, t.diff, t.session, t.proposed_at, t.decided_at,
+  date_diff('us', t.proposed_at, t.decided_at) / 1e6 AS elapsed_s, t.runs,
+  (t.train_us + t.predict_us) / 1e6 AS seconds, t.train_us / 1e6 AS train_s, t.predict_us / 1e6 AS predict_s,
+  t.cpu_us / 1e6 AS cpu_s, t.accelerator_us / 1e6 AS accelerator_s, coalesce(s.input_tokens, 0) AS input_tokens,
+  coalesce(s.output_tokens, 0) AS output_tokens, coalesce(s.nano_usd, 0) / 1e9 AS usd
+FROM facts.trials t
+LEFT JOIN facts.trials p ON p.campaign = t.campaign AND p.trial = t.parent
+LEFT JOIN facts.trials c ON c.campaign = t.campaign AND c.trial = t.champion
+LEFT JOIN facts.sessions s ON s.campaign = t.campaign AND s.session = t.session;
 
--- The best kept trial of each campaign so far.
 CREATE VIEW current_champion AS
-SELECT campaign, max(trial) AS trial FROM trials WHERE verdict IN ('baseline', 'kept') GROUP BY campaign;
+SELECT campaign, max(trial) AS trial FROM facts.trials WHERE verdict IN ('baseline', 'kept') GROUP BY campaign;
 
--- The history of the best: one row each time the champion changed.
 CREATE VIEW champions AS
-SELECT campaign, trial, score, score_std, score_n,
-  score - first_value(score) OVER (PARTITION BY campaign ORDER BY trial) AS delta_baseline, gain, p_value, hypothesis
-FROM trials
+SELECT campaign, trial, row_number() OVER since_first AS place, specialist, claimed_domain, score, score_std, score_n,
+  score - first_value(score) OVER since_first AS delta_baseline, gain, p_value, hypothesis, decided_at,
+  lead(decided_at) OVER since_first AS replaced_at
+FROM facts.trials
 WHERE verdict IN ('baseline', 'kept')
+WINDOW since_first AS (PARTITION BY campaign ORDER BY trial)
 ORDER BY campaign, trial;
 
--- One row a trial: its ancestors up to the baseline.
 CREATE VIEW lineage AS
-WITH RECURSIVE ancestry AS (
-  SELECT campaign, trial, parent, 0 AS depth, [trial] AS path FROM trials WHERE parent IS NULL AND trial = 0
-  UNION ALL
-  SELECT t.campaign, t.trial, t.parent, a.depth + 1, list_append(a.path, t.trial)
-  FROM trials t JOIN ancestry a ON t.campaign = a.campaign AND t.parent = a.trial)
-SELECT a.campaign, a.trial, a.parent, a.depth, a.path,
-  list_contains(best.path, a.trial) AS on_champion_path
-FROM ancestry a
-LEFT JOIN (SELECT c.campaign, x.path FROM current_champion c JOIN ancestry x USING (campaign, trial)) best USING (campaign)
-ORDER BY a.campaign, a.trial;
+SELECT t.campaign, t.trial, t.parent, coalesce(p.depth + 1, 0) AS depth,
+  list_append(coalesce(p.path, []), t.trial) AS path, best.trial IS NOT NULL AS on_champion_path
+FROM facts.trials t
+LEFT JOIN facts.paths p ON p.campaign = t.campaign AND p.trial = t.parent
+LEFT JOIN (
+  SELECT c.campaign, unnest(list_append(coalesce(x.path, []), c.trial)) AS trial
+  FROM current_champion c
+  JOIN facts.trials own ON own.campaign = c.campaign AND own.trial = c.trial
+  LEFT JOIN facts.paths x ON x.campaign = own.campaign AND x.trial = own.parent
+) best ON best.campaign = t.campaign AND best.trial = t.trial
+WHERE p.trial IS NOT NULL OR t.trial = 0;
 
--- Failures by label and domain, with the first and last trial that showed them.
 CREATE VIEW failures AS
-SELECT campaign, label, claimed_domain, count(*) AS trials, min(trial) AS first_trial, max(trial) AS last_trial
-FROM trials
+SELECT campaign, label, claimed_domain, decided_at::DATE AS day, count(*) AS trials, min(trial) AS first_trial,
+  max(trial) AS last_trial, min(decided_at) AS first_at, max(decided_at) AS last_at,
+  sum(train_us + predict_us)::BIGINT / 1e6 AS seconds
+FROM facts.trials
 WHERE label IS NOT NULL
 GROUP BY ALL
-ORDER BY campaign, trials DESC, label;
+ORDER BY campaign, day, trials DESC, label, claimed_domain;
 
--- What each specialist achieved.
 CREATE VIEW specialists AS
-SELECT campaign, specialist, count(*) AS trials,
-  count(*) FILTER (verdict = 'kept') AS kept, count(*) FILTER (verdict = 'discarded') AS discarded,
-  count(*) FILTER (verdict IN ('failed', 'disqualified')) AS failed,
-  coalesce(sum(gain) FILTER (verdict = 'kept'), 0) AS kept_gain,
-  avg((sign(expected_delta) = sign(delta_parent))::INT) FILTER (expected_delta IS NOT NULL AND delta_parent IS NOT NULL)
-    AS sign_hit_rate,
-  sum(seconds) AS seconds, sum(usd) AS usd
-FROM trials
+WITH
+  told AS (
+    SELECT campaign, specialist, count(*) AS sessions, count(*) FILTER (outcome = 'declined') AS declined,
+      sum(input_tokens)::BIGINT AS input_tokens, sum(output_tokens)::BIGINT AS output_tokens,
+      sum(nano_usd)::BIGINT / 1e9 AS usd
+    FROM facts.sessions GROUP BY campaign, specialist),
+  tried AS (
+    SELECT t.campaign, t.specialist, count(*) AS trials, count(t.verdict) AS judged,
+      count(*) FILTER (t.verdict = 'kept') AS kept, count(*) FILTER (t.verdict = 'discarded') AS discarded,
+      count(*) FILTER (t.verdict IN ('failed', 'disqualified')) AS failed,
+      coalesce(sum(t.gain ORDER BY t.trial) FILTER (t.verdict = 'kept'), 0) AS kept_gain,
+      count(*) FILTER (t.expected_delta IS NOT NULL AND t.score - p.score IS NOT NULL) AS predictions,
+      avg((sign(t.expected_delta) = sign(t.score - p.score))::INT)
+        FILTER (t.expected_delta IS NOT NULL AND t.score - p.score IS NOT NULL) AS sign_hit_rate,
+      sum(t.train_us + t.predict_us)::BIGINT / 1e6 AS seconds, sum(t.cpu_us)::BIGINT / 1e6 AS cpu_s
+    FROM facts.trials t
+    LEFT JOIN facts.trials p ON p.campaign = t.campaign AND p.trial = t.parent
+    WHERE t.specialist IS NOT NULL GROUP BY t.campaign, t.specialist)
+SELECT campaign, specialist, coalesce(sessions, 0) AS sessions, coalesce(declined, 0) AS declined,
+  coalesce(trials, 0) AS trials, coalesce(kept, 0) AS kept, coalesce(discarded, 0) AS discarded,
+  coalesce(failed, 0) AS failed, kept / nullif(judged, 0) AS yield, coalesce(kept_gain, 0) AS kept_gain,
+  coalesce(predictions, 0) AS predictions, sign_hit_rate, coalesce(seconds, 0) AS seconds, coalesce(cpu_s, 0) AS cpu_s,
+  coalesce(input_tokens, 0) AS input_tokens, coalesce(output_tokens, 0) AS output_tokens, coalesce(usd, 0) AS usd,
+  usd / nullif(kept, 0) AS usd_per_kept, seconds / nullif(kept, 0) AS seconds_per_kept
+FROM tried FULL JOIN told USING (campaign, specialist)
 WHERE specialist IS NOT NULL
-GROUP BY ALL
 ORDER BY campaign, specialist;
 
--- One row a campaign.
+CREATE VIEW costs AS
+WITH
+  spoken AS (
+    SELECT campaign, count(*) AS sessions, sum(model_calls)::BIGINT AS model_calls,
+      sum(input_tokens)::BIGINT AS input_tokens, sum(output_tokens)::BIGINT AS output_tokens,
+      sum(nano_usd)::BIGINT / 1e9 AS usd, sum(latency_us)::BIGINT / 1e6 AS latency_s
+    FROM facts.sessions GROUP BY campaign),
+  executed AS (
+    SELECT campaign, sum(runs)::BIGINT AS runs, sum(train_us + predict_us)::BIGINT / 1e6 AS seconds,
+      sum(cpu_us)::BIGINT / 1e6 AS cpu_s, sum(accelerator_us)::BIGINT / 1e6 AS accelerator_s,
+      count(*) FILTER (verdict = 'kept' AND trust_least = 'measured' AND trust_most = 'measured') AS verified_gains,
+      coalesce(sum(gain ORDER BY trial)
+        FILTER (verdict = 'kept' AND trust_least = 'measured' AND trust_most = 'measured'), 0) AS verified_gain
+    FROM facts.trials GROUP BY campaign)
+SELECT campaign, coalesce(sessions, 0) AS sessions, coalesce(model_calls, 0) AS model_calls,
+  coalesce(input_tokens, 0) AS input_tokens, coalesce(output_tokens, 0) AS output_tokens, coalesce(usd, 0) AS usd,
+  coalesce(latency_s, 0) AS latency_s, coalesce(runs, 0) AS runs, coalesce(seconds, 0) AS seconds,
+  coalesce(cpu_s, 0) AS cpu_s, coalesce(accelerator_s, 0) AS accelerator_s,
+  coalesce(verified_gains, 0) AS verified_gains, coalesce(verified_gain, 0) AS verified_gain,
+  usd / nullif(verified_gains, 0) AS usd_per_verified_gain, cpu_s / nullif(verified_gains, 0) AS cpu_s_per_verified_gain,
+  accelerator_s / nullif(verified_gains, 0) AS accelerator_s_per_verified_gain
+FROM executed FULL JOIN spoken USING (campaign)
+ORDER BY campaign;
+
+CREATE VIEW evidence AS
+SELECT campaign, trial, hypothesis IS NOT NULL AS has_hypothesis, diff IS NOT NULL AS has_diff,
+  refusals > 0 AS has_refusal, runs, runs_finished, runs_failed, artifacts, scores,
+  CASE WHEN trust_least = trust_most THEN trust_least WHEN trust_least IS NOT NULL THEN 'mixed' END AS trust,
+  CASE WHEN trust_least = 'measured' AND trust_most = 'measured' THEN scores ELSE 0 END AS measured_scores,
+  verdict IS NOT NULL AS has_verdict, abandoned_at IS NOT NULL AS is_abandoned, replicates, certifications, corrections,
+  records
+FROM facts.trials;
+
+CREATE VIEW epochs AS
+WITH
+  starts AS (
+    SELECT *, epoch IS DISTINCT FROM lag(epoch) OVER (PARTITION BY campaign ORDER BY seq) AS is_new
+    FROM facts.campaigns WHERE type IN ('campaign_started', 'campaign_resumed')),
+  numbered AS (SELECT *, sum(is_new::INT) OVER (PARTITION BY campaign ORDER BY seq)::BIGINT AS number FROM starts)
+SELECT campaign, number AS epoch, min(seq) AS first_seq, min(recorded_at) AS started_at,
+  lead(min(recorded_at)) OVER (PARTITION BY campaign ORDER BY number) AS ended_at, count(*) AS supervisors,
+  any_value(epoch.task) AS task, any_value(epoch.evaluator) AS evaluator, any_value(epoch."data") AS data,
+  any_value(epoch.environment) AS environment
+FROM numbered GROUP BY campaign, number
+ORDER BY campaign, number;
+
 CREATE VIEW campaigns AS
 WITH
   started AS (
-    SELECT campaign, recorded_at AS started_at, body ->> 'task' AS task, body ->> 'metric' AS metric,
-      body ->> 'unit' AS unit, body ->> 'direction' AS direction, body ->> 'proposer' AS proposer,
-      body ->> 'isolation' AS isolation
-    FROM events WHERE type = 'campaign_started'),
+    SELECT campaign, recorded_at AS started_at, task, metric, unit, direction, proposer, isolation
+    FROM facts.campaigns WHERE type = 'campaign_started'),
   state AS (
-    SELECT campaign, max_by(type, seq) AS last_state, max_by(body ->> 'reason', seq) AS reason
-    FROM events WHERE type IN ('campaign_started', 'campaign_resumed', 'campaign_stopped') GROUP BY campaign),
+    SELECT campaign, max_by(type, seq) AS last_state, max_by(reason, seq) AS reason FROM facts.campaigns GROUP BY campaign),
   counted AS (
     SELECT campaign, count(*) FILTER (trial > 0 AND verdict IS NOT NULL) AS trials,
       count(*) FILTER (verdict = 'kept') AS kept,
       count(*) FILTER (verdict IN ('failed', 'disqualified')) AS failed,
       count(*) FILTER (verdict IS NULL) AS unfinished,
       any_value(score) FILTER (trial = 0) AS baseline, any_value(score_std) FILTER (trial = 0) AS baseline_std,
-      sum(seconds) AS seconds, sum(usd) AS usd
-    FROM trials GROUP BY campaign)
+      max(trial) FILTER (verdict IN ('baseline', 'kept')) AS champion,
+      max_by(score, trial) FILTER (verdict IN ('baseline', 'kept')) AS champion_score,
+      max_by(score_std, trial) FILTER (verdict IN ('baseline', 'kept')) AS champion_std,
+      sum(train_us + predict_us)::BIGINT / 1e6 AS seconds
+    FROM facts.trials GROUP BY campaign),
+  paid AS (SELECT campaign, sum(nano_usd)::BIGINT / 1e9 AS usd FROM facts.sessions GROUP BY campaign)
 SELECT s.*, CASE WHEN t.last_state = 'campaign_stopped' THEN 'stopped: ' || t.reason ELSE 'open' END AS state,
-  n.trials, n.kept, n.failed, n.unfinished, n.baseline, n.baseline_std,
-  c.trial AS champion, best.score AS champion_score, best.score_std AS champion_std, n.seconds, n.usd
+  n.trials, n.kept, n.failed, n.unfinished, n.baseline, n.baseline_std, n.champion, n.champion_score, n.champion_std,
+  n.seconds, coalesce(p.usd, 0) AS usd
 FROM started s
 LEFT JOIN state t USING (campaign)
 LEFT JOIN counted n USING (campaign)
-LEFT JOIN current_champion c USING (campaign)
-LEFT JOIN trials best ON best.campaign = c.campaign AND best.trial = c.trial
+LEFT JOIN paid p USING (campaign)
 ORDER BY s.started_at;

@@ -10,11 +10,12 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from ledger import dictionary
 from ledger.log import EventLog
 from ledger.views import Views
 
-PAGES = ("campaigns", "trials", "runs", "scores", "lineage", "champions", "failures", "specialists")
-"""Views that become tables of the site."""
+PAGES = tuple(view for view in dictionary.DOCS if view != "events")
+"""Views that become tables of the site; the log itself is there beside them."""
 REFRESH_S = 2.0
 METADATA = Path(__file__).with_name("metadata.json")
 
