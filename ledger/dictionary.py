@@ -302,7 +302,7 @@ def reference(connection: duckdb.DuckDBPyConnection) -> str:
         "Generated from `ledger/views.sql` and `ledger/dictionary.py`; `make docs` rewrites it.",
         "",
     ]
-    lines += ["`labtrail sql` asks them. Times are UTC; a view promises no order of rows; a failure has no score."]
+    lines += ["`labtrail sql` asks them. Times are UTC; a failure has no score."]
     found = connection.execute(
         "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE schema_name = 'main' AND NOT internal "
         "ORDER BY table_name, column_index"

@@ -1,5 +1,5 @@
 -- Lineage views over the typed tables of ledger/facts.py, as of the last event taken. A view stands after those it reads.
--- Sums are kept in whole microseconds and nano-dollars there, and become seconds and dollars here. Views promise no order.
+-- Sums are kept in whole microseconds and nano-dollars there, and become seconds and dollars here.
 
 CREATE VIEW runs AS
 SELECT s.campaign, s.trial, s.run, s.seed, s.attempt, s.runner, s.isolation, f.exit_code, f.signal, f.killed_for,
@@ -9,7 +9,8 @@ FROM (FROM facts.runs WHERE type = 'run_started') s
 LEFT JOIN (FROM facts.runs WHERE type = 'run_finished') f
   ON f.campaign = s.campaign AND f.trial = s.trial AND f.run = s.run
 LEFT JOIN (FROM facts.runs WHERE type = 'failure_labelled' AND run IS NOT NULL) l
-  ON l.campaign = s.campaign AND l.trial = s.trial AND l.run = s.run;
+  ON l.campaign = s.campaign AND l.trial = s.trial AND l.run = s.run
+ORDER BY s.campaign, s.trial, s.run;
 
 CREATE VIEW scores AS
 SELECT campaign, trial, run, seed, metric, value, trust FROM facts.scores;
@@ -18,7 +19,8 @@ CREATE VIEW sessions AS
 SELECT campaign, session, specialist, domain, proposer, model, trial, outcome, detail, as_of, model_calls, input_tokens,
   output_tokens, nano_usd / 1e9 AS usd, latency_us / 1e6 AS latency_s, started_at, ended_at,
   date_diff('us', started_at, ended_at) / 1e6 AS seconds
-FROM facts.sessions;
+FROM facts.sessions
+ORDER BY campaign, started_at, session;
 
 CREATE VIEW trials AS
 SELECT t.campaign, t.trial, t.specialist, t.claimed_domain, NULL::VARCHAR AS observed_domain, NULL::VARCHAR AS kind,
@@ -37,7 +39,8 @@ SELECT t.campaign, t.trial, t.specialist, t.claimed_domain, NULL::VARCHAR AS obs
 FROM facts.trials t
 LEFT JOIN facts.trials p ON p.campaign = t.campaign AND p.trial = t.parent
 LEFT JOIN facts.trials c ON c.campaign = t.campaign AND c.trial = t.champion
-LEFT JOIN facts.sessions s ON s.campaign = t.campaign AND s.session = t.session;
+LEFT JOIN facts.sessions s ON s.campaign = t.campaign AND s.session = t.session
+ORDER BY t.campaign, t.trial;
 
 CREATE VIEW current_champion AS
 SELECT campaign, max(trial) AS trial FROM facts.trials WHERE verdict IN ('baseline', 'kept') GROUP BY campaign;
@@ -62,7 +65,8 @@ LEFT JOIN (
   JOIN facts.trials own ON own.campaign = c.campaign AND own.trial = c.trial
   LEFT JOIN facts.paths x ON x.campaign = own.campaign AND x.trial = own.parent
 ) best ON best.campaign = t.campaign AND best.trial = t.trial
-WHERE p.trial IS NOT NULL OR t.trial = 0;
+WHERE p.trial IS NOT NULL OR t.trial = 0
+ORDER BY t.campaign, t.trial;
 
 CREATE VIEW failures AS
 SELECT campaign, label, claimed_domain, decided_at::DATE AS day, count(*) AS trials, min(trial) AS first_trial,
@@ -133,7 +137,8 @@ SELECT campaign, trial, hypothesis IS NOT NULL AS has_hypothesis, diff IS NOT NU
   CASE WHEN trust_least = 'measured' AND trust_most = 'measured' THEN scores ELSE 0 END AS measured_scores,
   verdict IS NOT NULL AS has_verdict, abandoned_at IS NOT NULL AS is_abandoned, replicates, certifications, corrections,
   records
-FROM facts.trials;
+FROM facts.trials
+ORDER BY campaign, trial;
 
 CREATE VIEW epochs AS
 WITH
