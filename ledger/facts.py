@@ -16,7 +16,8 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from ledger.bodies import BODIES, Count, Decimal, Seconds
+from ledger.bodies import BODIES, RecordImported
+from ledger.parts import Count, Decimal, Seconds
 from ledger.texts import REDACTABLE
 
 
@@ -350,6 +351,8 @@ def _body() -> dict[str, Kind]:
     used = set(re.findall(r"\w+", " ".join(take for take, _ in TAKES)))
     body: dict[str, Kind] = {}
     for model in BODIES:
+        if model is RecordImported:
+            continue  # of a record only its place is read, and its parts have names of their own
         for name in model.model_fields.keys() & used:
             kind = _kind(model.__annotations__[name])
             if body.setdefault(name, kind) != kind:
