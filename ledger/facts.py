@@ -16,7 +16,8 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from ledger.bodies import BODIES, RecordImported
+from ledger.bodies import BODIES
+from ledger.imported import RecordImported
 from ledger.parts import Count, Decimal, Seconds
 from ledger.texts import REDACTABLE
 
