@@ -18,6 +18,7 @@ from ledger.checkpoint import CheckpointError
 from ledger.commands.ask import lineage, status
 from ledger.commands.custody import backup_command, checkpoint_command, keygen, prove_command
 from ledger.commands.intake import import_command
+from ledger.commands.own import own
 from ledger.commands.sql import sql
 from ledger.events import EventError
 from ledger.importers import ImportFault
@@ -37,6 +38,7 @@ COMMANDS = (
     sql,
     browse,
     import_command,
+    own,
     keygen,
     checkpoint_command,
     backup_command,

@@ -47,7 +47,7 @@ def run(
     publish(SigningKey.load_or_create(key, "labtrail-evaluator"), key)
     heads_key = log_key()
     console = Console()
-    log = EventLog.open(ledger) if ledger.exists() else EventLog.create(ledger)
+    log = EventLog.own(ledger) if ledger.exists() else EventLog.create(ledger)
     with log:
         name, last = _campaign_for(log, found.contract, new)
         if last is not None and last.concluded >= trials:

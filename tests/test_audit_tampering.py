@@ -39,7 +39,7 @@ KEPT, DISCARDED, DUPLICATE, CRASHED, BELOW_GATE, ABANDONED, RETRIED, UNPARSED = 
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("original") / "toy.db"
     with pytest.MonkeyPatch.context() as patch, EventLog.create(path) as log:
-        patch.setattr("ledger.log.random_salt", lambda: SALT)
+        patch.setattr("ledger.writer.random_salt", lambda: SALT)
         write_campaign(log, trials=8)
     return path
 

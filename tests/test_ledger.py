@@ -486,8 +486,8 @@ def test_a_wal_without_its_shm_is_read_in_a_writable_folder(tmp_path: Path, log:
 
 
 def test_the_ledger_is_reproducible_from_its_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ledger.log._now", lambda: "2026-01-02T03:04:05.000006Z")
-    monkeypatch.setattr("ledger.log.random_salt", lambda: bytes(range(16)))
+    monkeypatch.setattr("ledger.writer._now", lambda: "2026-01-02T03:04:05.000006Z")
+    monkeypatch.setattr("ledger.writer.random_salt", lambda: bytes(range(16)))
     heads = []
     for name in ("a.db", "b.db"):
         with EventLog.create(tmp_path / name, origin="example.org/log") as log:
@@ -502,8 +502,8 @@ GOLDEN_ROOT = "23cb64a84141e9e4847b921f11570bfa52cbe500fb48b8d1cfefc84fe519a982"
 
 
 def test_the_golden_ledger_is_rebuilt_byte_for_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ledger.log._now", lambda: "2026-01-02T03:04:05.000006Z")
-    monkeypatch.setattr("ledger.log.random_salt", lambda: bytes(range(16)))
+    monkeypatch.setattr("ledger.writer._now", lambda: "2026-01-02T03:04:05.000006Z")
+    monkeypatch.setattr("ledger.writer.random_salt", lambda: bytes(range(16)))
     with EventLog.create(tmp_path / "golden.db", origin="example.org/golden") as log:
         log.append([draft(f"é {number}", id=f"golden-{number}") for number in range(300)])
         rows = [b"".join(part or b"-" for part in written) for written in log.written()]
