@@ -14,6 +14,7 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from audit.claims.command import command as claims_command
 from audit.domains import command as domains_command
 from audit.report import Check, Finding, Report
 from audit.verify import Progress, verify
@@ -106,6 +107,7 @@ def check_proof_command(proof: Path, key: VerifierKey, as_json: bool) -> None:
 
 
 cli.add_command(domains_command, "domains")
+cli.add_command(claims_command, "claims")
 
 
 def main() -> None:

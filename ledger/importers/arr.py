@@ -193,7 +193,6 @@ def _trial(
         Evidence.PARENT: parent is not None or verdict is Verdict.BASELINE,
         Evidence.TIME: bool(columns["timestamp"]),
         Evidence.SCORE: score is not None or label is not None,
-        Evidence.SPREAD: "acc_std" in metrics,
         Evidence.CODE: has_code,
         Evidence.COST: "total_s" in metrics,
     }
