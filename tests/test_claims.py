@@ -42,7 +42,7 @@ def told(number: int, **changes: object) -> Told:
         std=0.0001,
         n=5,
         delta_written=None,
-        metrics={"size": 100.0 + number, "train_s": 60.25 + 0.01 * (number % 7)},
+        metrics={"size": 100.0 + number, "train_s": 60.251 + 0.001 * (number % 7)},
         at=START + timedelta(minutes=10 * number),
         evidence=frozenset(Evidence),
     )
