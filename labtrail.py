@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import click
 
-from agents.commands import run
+from agents.commands import certify, run
 from agents.search import Search
 from agents.supervisor import CampaignError, Supervisor
 from evaluators.commands import tasks
@@ -31,6 +31,7 @@ __all__ = ["Campaign", "EventLog", "Frame", "Ledger", "Search", "Supervisor", "T
 
 COMMANDS = (
     run,
+    certify,
     tasks,
     doctor,
     status,

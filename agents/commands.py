@@ -1,4 +1,4 @@
-"""Command `run`: a campaign from its first trial to its stop rule."""
+"""Commands `run`, a campaign from its first trial to its stop rule, and `certify`, its champion on held-out data."""
 
 import math
 import secrets
@@ -8,15 +8,17 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from agents.console import Narrator, summarise
+from agents.certification import Certifier
+from agents.console import Narrator, show_summary, summarise
+from agents.record import Record
 from agents.search import Search
 from agents.supervisor import Bench, CampaignError, StopRules, Supervisor
 from evaluators.task import Contract, find_task
 from ledger import checkpoint
 from ledger.campaign import Campaign
 from ledger.keys import SigningKey, publish
-from ledger.log import EventLog
-from ledger.terminal import home, ledger_option, log_key
+from ledger.log import EventLog, LedgerError
+from ledger.terminal import home, ledger_option, log_key, screen
 from ledger.views import Views
 from runners.local import LocalRunner
 
@@ -75,6 +77,47 @@ def run(
         raise SystemExit(130)
     if campaign.stopped.reason == "baseline_illegal":
         raise CampaignError(f"{campaign.stopped.detail}; `labtrail sql 'FROM runs' --ledger {ledger}` shows its runs")
+
+
+@click.command()
+@ledger_option
+@click.option("--campaign", help="Which campaign  [default: the last one]")
+@click.option("--task", help="The task's folder, where it is not a built-in one.")
+@click.option(
+    "--key", type=click.Path(path_type=Path), help="The evaluator's key  [default: ~/.labtrail/evaluator.key]"
+)
+def certify(ledger: Path, campaign: str | None, task: str | None, key: Path | None) -> None:
+    """Measure the champion once on held-out data and seeds that the search never used.
+
+    Exit code 0 where its gates hold there, 1 where one breaks or a run fails. A champion is certified once: a second
+    look would be a choice among results.
+
+    Example: labtrail certify --ledger demo.db
+    """
+    if not ledger.exists():
+        raise LedgerError(f"{ledger}: no such file; `labtrail run TASK --ledger {ledger}` makes one")
+    heads_key = log_key()
+    with EventLog.open(ledger) as log:
+        views = Views.of(log)
+        record = Record(log, views.last_campaign(campaign), lambda event, state: None)
+        views.close()
+        started = record.campaign.started
+        assert started is not None
+        found = find_task(task or started.task)
+        work = ledger.absolute().with_name(ledger.name + ".work")
+        console = screen()
+        with console.status(f"measuring the champion of {record.campaign.id}"), LocalRunner() as runner:
+            body = Certifier(found, record, runner, key or home() / "evaluator.key", work).certify()
+        checkpoint.sign(log, heads_key)
+    contract, champion = found.contract, record.campaign.champion
+    if body.score is None:
+        console.print(f"NOT CERTIFIED: trial {champion}: {body.label} on seed {body.seeds[-1]}", highlight=False)
+        raise SystemExit(1)
+    held = f"{contract.metric.name} {show_summary(body.score)}{contract.metric.suffix} on held-out data"
+    gates = ", ".join(f"{name} {float(mean):.5g}" for name, mean in body.gates.items())
+    verdict = "CERTIFIED" if body.legal else "NOT CERTIFIED"
+    console.print(f"{verdict}: trial {champion}: {held}; {gates or 'no gates'}", highlight=False)
+    raise SystemExit(0 if body.legal else 1)
 
 
 def _campaign_for(log: EventLog, contract: Contract, new: bool) -> tuple[str, Campaign | None]:

@@ -61,7 +61,7 @@ class Narrator:
                 gates = ", ".join(f"{name} {float(mean):.5g}" for name, mean in body.gates.items())
                 legal = "clears the gates" if body.legal else "BREAKS a gate"
                 self._line(
-                    campaign.trials[0], f"{_summary(body.score)}{self._contract.metric.suffix}, {legal}: {gates}"
+                    campaign.trials[0], f"{show_summary(body.score)}{self._contract.metric.suffix}, {legal}: {gates}"
                 )
             case HypothesisProposed() as body:
                 hypothesis = body.hypothesis[:HYPOTHESIS_WIDTH]
@@ -77,7 +77,7 @@ class Narrator:
                 trial = campaign.trials[event.trial or 0]
                 label = f" ({body.label})" if body.label else ""
                 label += ", the new champion:" if body.verdict is Verdict.KEPT else ""
-                score = f"{_summary(body.score)}{self._contract.metric.suffix}, " if body.score else ""
+                score = f"{show_summary(body.score)}{self._contract.metric.suffix}, " if body.score else ""
                 self._line(trial, f"{score}{body.reason}", label)
             case TrialAbandoned() as body:
                 self._print(Text(f"      trial {event.trial} abandoned: {body.reason}; lost: {body.lost}", "yellow"))
@@ -117,7 +117,7 @@ def summarise(console: Console, contract: Contract, campaign: Campaign) -> None:
         best = campaign.trials[campaign.champion]
         assert best.outcome is not None
         table.add_row("champion", plain(Text(_champion(best))))
-        table.add_row(contract.metric.name, f"{_summary(best.outcome.score)}{unit}")
+        table.add_row(contract.metric.name, f"{show_summary(best.outcome.score)}{unit}")
         if campaign.champion:
             table.add_row(
                 "gain over baseline",
@@ -153,5 +153,6 @@ def _champion(best: Trial) -> str:
     return f"trial {best.number} by {best.proposal.specialist}: {best.proposal.hypothesis[:HYPOTHESIS_WIDTH]}"
 
 
-def _summary(score: Summary | None) -> str:
+def show_summary(score: Summary | None) -> str:
+    """Mean, standard deviation and number of runs; nothing where there is no score."""
     return "" if score is None else f"{float(score.mean):.5g} ± {float(score.std):.2g} (n={score.n})"

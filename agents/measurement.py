@@ -121,16 +121,7 @@ class Measurement:
             self._instrument.restart()
 
     def _facts(self, number: int, run: int, result: RunResult) -> RunFinished:
-        artifact = None if result.artifact is None else digest_of(listing(result.artifact))
-        finished = RunFinished(
-            run=run,
-            train=result.train,
-            predict=result.predict,
-            artifact=artifact,
-            artifact_bytes=result.artifact_bytes,
-            log=digest_of(result.log),
-            load_1m=result.load_1m,
-        )
+        finished = facts_of(run, result)
         self._record.append(f"runner:{self._runner.name}", finished, trial=number, blobs=(result.log,))
         return finished
 
@@ -149,3 +140,16 @@ class Measurement:
         )
         score = self._instrument.score(claim)
         self._record.append(f"evaluator:{self._contract.name}", score, trial=number)
+
+
+def facts_of(run: int, result: RunResult) -> RunFinished:
+    """What the runner saw, as an event tells it."""
+    return RunFinished(
+        run=run,
+        train=result.train,
+        predict=result.predict,
+        artifact=None if result.artifact is None else digest_of(listing(result.artifact)),
+        artifact_bytes=result.artifact_bytes,
+        log=digest_of(result.log),
+        load_1m=result.load_1m,
+    )

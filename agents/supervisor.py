@@ -162,20 +162,7 @@ class Supervisor:
         self._record.append(SUPERVISOR, body, blobs=(self._contract.blob, *recipe.blobs))
 
     def _resume(self, instrument: MeasuringProcess) -> None:
-        started = self.campaign.started
-        assert started is not None
-        for name, was in started.epoch:
-            if (now := getattr(instrument.epoch, name)) != was:
-                raise CampaignError(
-                    f"campaign {self.campaign.id}: its {name} digest was {was[:12]}, now it is {now[:12]}: scores "
-                    "would not be comparable; restore it, or start a new campaign with --new"
-                )
-        key = SigningKey.load(self._bench.key)
-        if str(key.verifier) != started.evaluator_key:
-            raise CampaignError(
-                f"campaign {self.campaign.id} was signed with another evaluator key than {self._bench.key}; "
-                "bring that key back, or start a new campaign with --new"
-            )
+        check_instrument(self.campaign, instrument, self._bench.key)
         body = CampaignResumed(
             epoch=instrument.epoch,
             isolation=self._bench.runner.isolation,
@@ -339,6 +326,23 @@ class Supervisor:
         if verdict.verdict is Verdict.KEPT:
             # The new champion is another program: whoever had nothing left may have something again.
             self._exhausted.clear()
+
+
+def check_instrument(campaign: Campaign, instrument: MeasuringProcess, key: Path) -> None:
+    """Raises CampaignError where its scores would not be comparable with those of the campaign."""
+    started = campaign.started
+    assert started is not None
+    for name, was in started.epoch:
+        if (now := getattr(instrument.epoch, name)) != was:
+            raise CampaignError(
+                f"campaign {campaign.id}: its {name} digest was {was[:12]}, now it is {now[:12]}: scores "
+                "would not be comparable; restore it, or start a new campaign with --new"
+            )
+    if str(SigningKey.load(key).verifier) != started.evaluator_key:
+        raise CampaignError(
+            f"campaign {campaign.id} was signed with another evaluator key than {key}; "
+            "bring that key back, or start a new campaign with --new"
+        )
 
 
 def _program(recipe: Recipe) -> str:

@@ -8,7 +8,7 @@ from evaluators import gates
 from evaluators.labels import label_of, score_facts
 from evaluators.signing import is_signed
 from evaluators.task import Contract
-from evaluators.verdict import Due, due, gate_failure, judge, judge_baseline
+from evaluators.verdict import Due, broken_gate, due, gate_failure, judge, judge_baseline, summarise
 from ledger.campaign import Trial
 from ledger.events import (
     BaselineMeasured,
@@ -63,6 +63,7 @@ class Scores(Rule):
             case Trajectory() as trajectory, CertificationRecorded() as certification:
                 self._check.checked += 1
                 self._check_signature(step, trajectory, certification)
+                self._check_certification(step, trajectory, certification)
 
     def _check_signature(
         self, step: Step, trajectory: Trajectory, score: ScoreRecorded | CertificationRecorded
@@ -72,6 +73,22 @@ class Scores(Rule):
             self._check.fault(step.place, "the evaluator's key is not known, the signature proves nothing")
         elif not is_signed(key, step.event.campaign or "", step.event.trial or 0, score):
             self._check.fault(step.place, f"expected the signature of {key}, found {score.signature!r}")
+
+    def _check_certification(self, step: Step, trajectory: Trajectory, body: CertificationRecorded) -> None:
+        """New seeds, and a summary and gates that follow from what stands beside them."""
+        used = {run.started.seed for trial in trajectory.state.trials.values() for run in trial.runs}
+        if again := sorted(used & set(body.seeds)):
+            self._check.fault(step.place, f"seed {again[0]} was used in the search already")
+        sample = [float(value) for value in body.values]
+        self._check.compare(step.place, "score of its values", summarise(sample) if sample else None, body.score)
+        contract = trajectory.contract
+        if contract is None:
+            self._check.missed(NO_CONTRACT)
+            return
+        means = {name: float(mean) for name, mean in body.gates.items()}
+        gated = {gate.metric for gate in contract.gates} <= means.keys()
+        legal = body.label is None and gated and broken_gate(contract, means) is None
+        self._check.compare(step.place, "legal by its gates", legal, body.legal)
 
     def _check_facts(self, step: Step, trajectory: Trajectory, score: ScoreRecorded) -> None:
         trial = step.trial

@@ -26,6 +26,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
 }
 """Fields that name the manifest of a recipe: it and all its files are blobs."""
 NOT_STORED: dict[str, tuple[str, ...]] = {
+    "certification_recorded": ("artifacts",),
     "checkpoint_signed": ("root",),
     "diff_submitted": ("program",),
     "record_imported": ("source_digest",),

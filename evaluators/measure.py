@@ -24,7 +24,8 @@ import numpy as np
 
 from evaluators.signing import sign
 from evaluators.task import Task, TaskError, Violation
-from ledger.events import Epoch, ScoreRecorded, decimal
+from evaluators.verdict import broken_gate, gate_means, summarise, values
+from ledger.events import CertificationRecorded, Epoch, ScoreRecorded, decimal
 from ledger.keys import SigningKey
 from ledger.recipes import digest_of, manifest
 from ledger.vocabulary import FailureLabel, Trust
@@ -33,6 +34,8 @@ PACKAGES = ("numpy", "scipy", "scikit-learn", "torch")
 """Libraries whose version can move a metric: part of the environment digest."""
 
 
+VALIDATION, CERTIFICATION = "validation", "certification"
+"""The splits of hidden data: what the search is measured on, and what its champion is measured on once."""
 PATIENCE_S = 300.0
 """Longest wait for an answer of the measuring process; a recipe may have stopped it."""
 
@@ -45,11 +48,11 @@ class MeasuringCode(Protocol):
     """What a task's measuring module defines."""
 
     def prepare(self, public: Path, hidden: Path) -> None:
-        """Write training data to `public` and everything the recipe must not see to `hidden`."""
+        """Write training data to `public`, and to `hidden` one folder for each split, all of one layout."""
         ...
 
     def challenges(self, hidden: Path, nonce: int) -> list[np.ndarray]:
-        """Inputs for fresh prediction processes, one each."""
+        """Inputs for fresh prediction processes, one each; `hidden` is the folder of one split."""
         ...
 
     def score(self, hidden: Path, nonce: int, outputs: list[np.ndarray]) -> dict[str, float]:
@@ -110,12 +113,12 @@ class Evaluator:
             environment=environment_digest(environment()),
         )
 
-    def challenges(self) -> tuple[int, list[bytes]]:
-        """A fresh nonce and the challenges that it draws, as .npy files."""
+    def challenges(self, split: str) -> tuple[int, list[bytes]]:
+        """A fresh nonce and the challenges that it draws from a split, as .npy files."""
         if not self._is_intact():
             self._prepare()
         nonce = secrets.randbelow(2**53)
-        return nonce, [_npy(array) for array in self._code.challenges(self._hidden, nonce)]
+        return nonce, [_npy(array) for array in self._code.challenges(self._hidden / split, nonce)]
 
     def check_data(self) -> None:
         """Raises Violation where training or hidden data are no longer what was prepared, and writes them anew."""
@@ -125,12 +128,39 @@ class Evaluator:
 
     def score(self, claim: RunClaim) -> ScoreRecorded:
         """The signed score of one run. Raises Violation where the predictions earn a failure label."""
+        unsigned = self._measured(claim, VALIDATION)
+        return unsigned.model_copy(update={"signature": sign(self._key, claim.campaign, claim.trial, unsigned)})
+
+    def certify(self, claims: Sequence[RunClaim], failure: FailureLabel | None) -> CertificationRecorded:
+        """The signed certification of a trial by its runs, one a seed; `failure` is what the last run's facts show."""
+        contract, first, scores = self._task.contract, claims[0], []
+        try:
+            if failure is None:
+                scores = [self._measured(claim, CERTIFICATION) for claim in claims]
+        except Violation as violation:
+            failure, scores = violation.label, []
+        means = gate_means(contract, scores) if scores else {}
+        unsigned = CertificationRecorded(
+            recipe=first.recipe,
+            seeds=tuple(claim.seed for claim in claims),
+            artifacts=tuple(claim.artifact for claim in claims if claim.artifact),
+            values=tuple(score.metrics[contract.metric.name] for score in scores),
+            score=summarise(values(contract, scores)) if scores else None,
+            gates={name: decimal(mean) for name, mean in means.items()},
+            legal=bool(scores) and broken_gate(contract, means) is None,
+            label=failure,
+            epoch=self.epoch,
+            signature="",
+        )
+        return unsigned.model_copy(update={"signature": sign(self._key, first.campaign, first.trial, unsigned)})
+
+    def _measured(self, claim: RunClaim, split: str) -> ScoreRecorded:
         outputs = [_answer(Path(path)) for path in claim.answers]
-        metrics = {**self._code.score(self._hidden, claim.nonce, outputs), **claim.facts}
+        metrics = {**self._code.score(self._hidden / split, claim.nonce, outputs), **claim.facts}
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise Violation(FailureLabel.NONFINITE_METRIC, f"metric {name} is {value}")
-        unsigned = ScoreRecorded(
+        return ScoreRecorded(
             run=claim.run,
             seed=claim.seed,
             metrics={name: decimal(value) for name, value in sorted(metrics.items())},
@@ -141,7 +171,6 @@ class Evaluator:
             epoch=self.epoch,
             signature="",
         )
-        return unsigned.model_copy(update={"signature": sign(self._key, claim.campaign, claim.trial, unsigned)})
 
     def _is_intact(self) -> bool:
         if self._public.is_symlink() or self._hidden.is_symlink():
@@ -204,16 +233,20 @@ class MeasuringProcess:
         if self._start() != self.epoch:
             raise MeasurementError("the measuring process came back with other code, data or environment")
 
-    def challenges(self) -> tuple[int, tuple[bytes, ...]]:
+    def challenges(self, split: str = VALIDATION) -> tuple[int, tuple[bytes, ...]]:
         """Nonce and challenges of the next run. Raises MeasurementError."""
-        answer = self._ask({"op": "challenges"})
+        answer = self._ask({"op": "challenges", "split": split})
         return answer["nonce"], tuple(base64.b64decode(part) for part in answer["challenges"])
 
     def score(self, claim: RunClaim) -> ScoreRecorded:
         """The signed score. Raises Violation for what the recipe did, MeasurementError for everything else."""
-        fields = {**claim.__dict__, "facts": dict(claim.facts)}
-        answer = self._ask({"op": "score", "claim": fields})
+        answer = self._ask({"op": "score", "claim": _plain(claim)})
         return ScoreRecorded.model_validate_json(json.dumps(answer["score"]))
+
+    def certify(self, claims: Sequence[RunClaim], failure: FailureLabel | None) -> CertificationRecorded:
+        """The signed certification of one trial. Raises MeasurementError."""
+        answer = self._ask({"op": "certify", "claims": [_plain(claim) for claim in claims], "failure": failure})
+        return CertificationRecorded.model_validate_json(json.dumps(answer["certification"]))
 
     def check_data(self) -> None:
         """After each run. Raises Violation where the recipe changed data, MeasurementError for everything else."""
@@ -282,15 +315,26 @@ def serve(evaluator: Evaluator, requests: TextIO, answers: TextIO) -> None:
 def _answered(evaluator: Evaluator, request: dict[str, Any]) -> dict[str, Any]:
     match request["op"]:
         case "challenges":
-            nonce, arrays = evaluator.challenges()
+            nonce, arrays = evaluator.challenges(request["split"])
             return {"nonce": nonce, "challenges": [base64.b64encode(array).decode() for array in arrays]}
         case "check_data":
             evaluator.check_data()
             return {}
         case "score":
-            claim = RunClaim(**{**request["claim"], "answers": tuple(request["claim"]["answers"])})
-            return {"score": evaluator.score(claim).model_dump(mode="json")}
+            return {"score": evaluator.score(_claim(request["claim"])).model_dump(mode="json")}
+        case "certify":
+            failure = None if request["failure"] is None else FailureLabel(request["failure"])
+            certification = evaluator.certify([_claim(fields) for fields in request["claims"]], failure)
+            return {"certification": certification.model_dump(mode="json")}
     raise ValueError(f"unknown request {request['op']!r}")
+
+
+def _plain(claim: RunClaim) -> dict[str, object]:
+    return {**claim.__dict__, "facts": dict(claim.facts)}
+
+
+def _claim(fields: dict[str, Any]) -> RunClaim:
+    return RunClaim(**{**fields, "answers": tuple(fields["answers"])})
 
 
 def _answer(path: Path) -> np.ndarray:

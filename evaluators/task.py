@@ -239,7 +239,8 @@ class Task:
         """Digest over the task's measuring code and the code of this program that measures and signs."""
         own = resources.files("evaluators")
         files = {
-            f"evaluators/{name}": own.joinpath(name).read_bytes() for name in ("measure.py", "signing.py", "task.py")
+            f"evaluators/{name}": own.joinpath(name).read_bytes()
+            for name in ("measure.py", "signing.py", "task.py", "verdict.py")
         }
         for name in (self.contract.evaluator.module, *self.contract.evaluator.sources):
             files[f"task/{name}"] = (self.folder / name).read_bytes()

@@ -267,12 +267,22 @@ class ReplicateRequested(Body):
 
 
 class CertificationRecorded(Body):
-    """The champion was measured once on data and seeds that the search never used."""
+    """The champion was measured once on data and seeds that the search never used; signed like a score."""
 
     TYPE: ClassVar[str] = "certification_recorded"
     recipe: Digest
-    score: Summary
-    metrics: Mapping[str, Decimal]
+    seeds: tuple[Count, ...]
+    artifacts: tuple[Digest, ...]
+    """One a seed; one less where the last run left none."""
+    values: tuple[Decimal, ...]
+    """The task's metric, one a seed; empty where a run failed."""
+    score: Summary | None
+    gates: Mapping[str, Decimal]
+    """Mean over seeds of each gated metric."""
+    legal: bool
+    """Whether every run was measured and every gate holds."""
+    label: FailureLabel | None
+    """Why a run could not be measured."""
     epoch: Epoch
     signature: str
 

@@ -87,6 +87,7 @@ class Trial:
     failure: FailureLabelled | None = None
     """The failure that decides the trial; those of retried runs stand in `runs`."""
     outcome: VerdictReached | BaselineMeasured | None = None
+    certification: CertificationRecorded | None = None
     requests: tuple[Request, ...] = ()
     """Rounds in which it defended its place."""
 
@@ -163,8 +164,8 @@ def advance(trial: Trial, event: Event) -> Trial:
             return replace(trial, requests=(*trial.requests, Request(body.challenger, body.runs, len(trial.runs))))
         case Phase.JUDGED, RunStarted() if trial.requests:
             return _started(trial, body)
-        case Phase.JUDGED, CertificationRecorded():
-            return trial
+        case Phase.JUDGED, CertificationRecorded() if trial.certification is None:
+            return replace(trial, certification=body)
     raise GrammarError(f"{event.type} may not come while trial {trial.number} is {phase}")
 
 
@@ -266,6 +267,8 @@ class Campaign:
                 self._check_round(trial)
             case ReplicateRequested() as body:
                 self._check_request(number, trial, body)
+            case CertificationRecorded() as body if number != self.champion or body.recipe != trial.recipe:
+                raise GrammarError(f"certification of trial {number}, the champion is {self.champion}")
             case ScoreRecorded() as body:
                 self._check_score(trial, body)
             case VerdictReached() as body if body.champion != self.champion:

@@ -14,8 +14,9 @@ def _points(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def prepare(public: Path, hidden: Path) -> None:
-    """Training points in `public`, validation points in `hidden`."""
-    for folder, seed, count in ((public, 1, 200), (hidden, 2, 100)):
+    """Training points in `public`, those of both splits in `hidden`."""
+    for folder, seed, count in ((public, 1, 200), (hidden / "validation", 2, 100), (hidden / "certification", 3, 100)):
+        folder.mkdir(exist_ok=True)
         x, y = _points(seed, count)
         np.save(folder / "x.npy", x)
         np.save(folder / "y.npy", y)

@@ -40,21 +40,24 @@ Integers = npt.NDArray[np.int64]
 def prepare(public: Path, hidden: Path) -> None:
     """Write the training split into `public`, the validation and certification splits into `hidden`.
 
-    Each split is a pair NAME_images.npy, float32 [N,1,8,8] in 0..1, and NAME_labels.npy, int64 [N].
+    Each split is a pair in a folder of its name: images.npy, float32 [N,1,8,8] in 0..1, and labels.npy, int64 [N];
+    the training split's are train_images.npy and train_labels.npy.
     """
     digits = load_digits()
     pixels: npt.NDArray[np.float64] = digits.images
     labels: Integers = digits.target.astype(np.int64)
     order = sorted(range(len(pixels)), key=lambda index: _digest("split", index))
     first_hidden, first_certification = TRAIN_COUNT, TRAIN_COUNT + VALIDATION_COUNT
-    _write(public, "train", pixels, labels, order[:first_hidden], views=1)
-    _write(hidden, "validation", pixels, labels, order[first_hidden:first_certification], views=HIDDEN_VIEWS)
-    _write(hidden, "certification", pixels, labels, order[first_certification:], views=HIDDEN_VIEWS)
+    _write(public, "train_", pixels, labels, order[:first_hidden], views=1)
+    _write(
+        _made(hidden / "validation"), "", pixels, labels, order[first_hidden:first_certification], views=HIDDEN_VIEWS
+    )
+    _write(_made(hidden / "certification"), "", pixels, labels, order[first_certification:], views=HIDDEN_VIEWS)
 
 
 def challenges(hidden: Path, nonce: int) -> list[npt.NDArray[np.generic]]:
-    """One array, float32 [M,1,8,8]: the validation images in an order that `nonce` decides."""
-    images: Floats = np.load(hidden / "validation_images.npy")
+    """One array, float32 [M,1,8,8]: the images of the split in an order that `nonce` decides."""
+    images: Floats = np.load(hidden / "images.npy")
     return [images[_order(len(images), nonce)]]
 
 
@@ -63,7 +66,7 @@ def score(hidden: Path, nonce: int, outputs: list[npt.NDArray[np.generic]]) -> d
 
     Raises Violation, label no_metric, unless the answers are one int64 [M] of class ids.
     """
-    labels: Integers = np.load(hidden / "validation_labels.npy")
+    labels: Integers = np.load(hidden / "labels.npy")
     expected = labels[_order(len(labels), nonce)]
     if len(outputs) != 1:
         raise Violation("no_metric", f"expected 1 answer, found {len(outputs)}")
@@ -79,13 +82,18 @@ def score(hidden: Path, nonce: int, outputs: list[npt.NDArray[np.generic]]) -> d
     return {"accuracy": correct / len(expected), "correct": correct, "total": len(expected)}
 
 
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 def _write(
-    folder: Path, name: str, pixels: npt.NDArray[np.float64], labels: Integers, indices: list[int], views: int
+    folder: Path, prefix: str, pixels: npt.NDArray[np.float64], labels: Integers, indices: list[int], views: int
 ) -> None:
     """Store one split; the views of an image follow one another."""
     images = [_distorted(pixels[index], index, view) for index in indices for view in range(views)]
-    np.save(folder / f"{name}_images.npy", np.stack(images)[:, None].astype(np.float32))
-    np.save(folder / f"{name}_labels.npy", np.repeat(labels[indices], views))
+    np.save(folder / f"{prefix}images.npy", np.stack(images)[:, None].astype(np.float32))
+    np.save(folder / f"{prefix}labels.npy", np.repeat(labels[indices], views))
 
 
 def _distorted(image: npt.NDArray[np.float64], index: int, view: int) -> npt.NDArray[np.float64]:

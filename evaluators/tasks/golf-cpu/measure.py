@@ -59,7 +59,7 @@ Array = npt.NDArray[np.generic]
 
 
 def prepare(public: Path, hidden: Path) -> None:
-    """Write `public`/train.bin, `hidden`/validation.bin and `hidden`/certification.bin.
+    """Write `public`/train.bin, `hidden`/validation/text.bin and `hidden`/certification/text.bin.
 
     Each is source files in the order of their paths, a separator after each. The same interpreter gives the
     same bytes; another patch release is another corpus, which the data digest of the epoch tells.
@@ -70,7 +70,8 @@ def prepare(public: Path, hidden: Path) -> None:
         parts[_split(path)].append((library / path).read_bytes() + SEPARATOR)
     (public / "train.bin").write_bytes(b"".join(parts["train"])[:TRAIN_LIMIT_BYTES])
     for name in ("validation", "certification"):
-        (hidden / f"{name}.bin").write_bytes(b"".join(parts[name]))
+        (hidden / name).mkdir()
+        (hidden / name / "text.bin").write_bytes(b"".join(parts[name]))
 
 
 def challenges(hidden: Path, nonce: int) -> list[Array]:
@@ -132,7 +133,7 @@ def _split(path: str) -> str:
 
 def _windows(hidden: Path) -> tuple[Bytes, Bytes]:
     """The scored windows, evenly spread over the hidden text, and the others: uint8 [., WINDOW_BYTES]."""
-    text = np.fromfile(hidden / "validation.bin", dtype=np.uint8)
+    text = np.fromfile(hidden / "text.bin", dtype=np.uint8)
     count = len(text) // WINDOW_BYTES
     if count < 2 * WINDOW_COUNT:
         least = 2 * WINDOW_COUNT
