@@ -5,21 +5,20 @@ import sqlite3
 import statistics
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import click
-from eventsourcing.application import Application
-from eventsourcing.domain import Aggregate, event
 
-from ledger.events import CorrectionRecorded, Draft, decode
+from benchmarks import writers
+from benchmarks.peer import TEXT, drafts, peer
 from ledger.log import EventLog
-from ledger.merkle import Frontier, check_consistency, check_inclusion, leaf_hash
+from ledger.merkle import TILE_WIDTH, Frontier, check_consistency, check_inclusion, leaf_hash, root_of
 
-TEXT = "x" * 480
-"""Makes an entry and a peer's stored event about 850 bytes, of which the body is about 560."""
 ROUNDS = 5
 
 
@@ -41,14 +40,6 @@ class Row:
         return self.theirs / self.ours if self.less_is_better else self.ours / self.theirs
 
 
-class Notebook(Aggregate):
-    """The peer's aggregate: one text an event."""
-
-    @event("Noted")
-    def note(self, text: str) -> None:
-        """One event."""
-
-
 @click.command()
 @click.option("--quick", is_flag=True, help="50,000 events where the full run takes 1,000,000.")
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
@@ -58,7 +49,11 @@ def main(quick: bool, as_json: bool) -> None:
     Example: python -m benchmarks.ledger --quick
     """
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        rows = [*appending(Path(folder)), *reading(Path(folder), 50_000 if quick else 1_000_000)]
+        rows = [
+            *appending(Path(folder)),
+            *together(Path(folder)),
+            *reading(Path(folder), 50_000 if quick else 1_000_000),
+        ]
     if as_json:
         click.echo(json.dumps([{**asdict(row), "ratio": row.ratio} for row in rows], indent=1))
         return
@@ -68,12 +63,6 @@ def main(quick: bool, as_json: bool) -> None:
             f"{row.what:<44}{row.ours:>12,.5g} {row.unit:<9} {row.peer:<34}{row.theirs:>11,.5g}"
             f"{row.ratio:>8.2f}x  goal {row.goal:g}x {verdict}"
         )
-
-
-def drafts(count: int) -> list[Draft]:
-    """Fresh drafts, made before the clock starts, as the peer's events are."""
-    body = CorrectionRecorded(target=0, author="benchmark", reason="measure", statement=TEXT)
-    return [Draft(body, "person:benchmark", "c1", number % 50) for number in range(count)]
 
 
 def appending(folder: Path) -> Iterator[Row]:
@@ -95,6 +84,21 @@ def appending(folder: Path) -> Iterator[Row]:
     yield Row("batch of 1,000", middle["thousand"], "eventsourcing save of 100", middle["peer hundred"], 2)
 
 
+def together(folder: Path) -> Iterator[Row]:
+    """Sixteen processes that append at once."""
+    rates: list[float] = []
+    p99s_ms: list[float] = []
+    peer_rates: list[float] = []
+    for number in range(3):
+        events_s, p99_ms = writers.ours(folder / f"owned-{number}.db", 1000)
+        rates.append(events_s)
+        p99s_ms.append(p99_ms)
+        peer_rates.append(writers.theirs(folder / f"peer-writers-{number}.db", 60)[0])
+    ours, theirs, p99_ms = (statistics.median(values) for values in (rates, peer_rates, p99s_ms))
+    yield Row("16 processes, single durable appends", ours, "16 processes of eventsourcing", theirs, 8)
+    yield Row("  99th percentile of one append", p99_ms, "goal", 10, 1, "ms", less_is_better=True)
+
+
 def reading(folder: Path, size: int) -> Iterator[Row]:
     """Verification, opening and proofs on a ledger of `size` events."""
     path = folder / "large.db"
@@ -107,7 +111,7 @@ def reading(folder: Path, size: int) -> Iterator[Row]:
     with EventLog.read_only(path) as log:
         limit = min(size, 200_000)
         hashed = statistics.median(rate(limit, lambda: recompute(log, limit)) for _ in range(3))
-        decoded = statistics.median(rate(limit, lambda: recompute(log, limit, decode)) for _ in range(3))
+        decoded = statistics.median(rate(limit, lambda: recompute(log, limit, decode=True)) for _ in range(3))
         yield Row("verify: read, leaf hashes, root; one core", hashed, "eventsourcing read and decode", read, 7)
         yield Row("verify with schema validation; one core", decoded, "eventsourcing read and decode", read, 2.5)
         yield from proofs(log, size)
@@ -131,17 +135,22 @@ def proofs(log: EventLog, size: int) -> Iterator[Row]:
         yield Row(what, taken, "goal", limit, 1, unit, less_is_better=True)
 
 
-def recompute(log: EventLog, size: int, check: Callable[[bytes], object] | None = None) -> None:
-    """What an auditor does: hash every entry, compare the leaf, build the root, and perhaps decode."""
+def recompute(log: EventLog, size: int, decode: bool = False) -> None:
+    """What an auditor does: hash every entry, compare the leaf, build the root, and perhaps check every field."""
     frontier = Frontier()
-    for _, entry, leaf in log.entries(0, size):
-        if leaf_hash(entry) != leaf:
+    rows = log.entries(0, size)
+    while tile := list(islice(rows, TILE_WIDTH)):
+        leaves = [leaf_hash(entry) for _, entry, _ in tile]
+        if leaves != [leaf for _, _, leaf in tile]:
             raise AssertionError("a leaf does not fit its entry")
-        frontier.push(leaf)
-        if check:
-            check(entry)
+        if len(leaves) == TILE_WIDTH:
+            frontier.push(root_of(leaves), TILE_WIDTH)
+        else:
+            deque(map(frontier.push, leaves), maxlen=0)
     if frontier.root() != log.tree(size).root():
         raise AssertionError("the root does not fit the leaves")
+    if decode:
+        deque(log.events(0, size), maxlen=0)
 
 
 def append_rate(log: EventLog, batches: int, events: int) -> float:
@@ -151,14 +160,6 @@ def append_rate(log: EventLog, batches: int, events: int) -> float:
     for batch in made:
         log.append(batch)
     return batches * events / (time.perf_counter() - started)
-
-
-def peer(path: Path) -> tuple[Any, Any]:
-    """The peer with a file of its own. It sets WAL itself and leaves `synchronous` at SQLite's default, FULL."""
-    application: Any = Application(env={"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(path)})
-    notebook = Notebook()
-    application.save(notebook)
-    return application, notebook
 
 
 def peer_rate(application: Any, notebook: Any, saves: int, events: int) -> float:

@@ -25,11 +25,13 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 def root_of(hashes: Sequence[bytes]) -> bytes:
-    """Tree hash over node hashes of one level, in O(n)."""
-    frontier = Frontier()
-    for value in hashes:
-        frontier.push(value)
-    return frontier.root()
+    """Tree hash over node hashes of one level, in O(n): level by level, a last node without a sibling moves up."""
+    level = list(hashes)
+    while len(level) > 1:
+        last = level[-1:] if len(level) & 1 else []
+        level = [sha256(b"\x01" + left + right).digest() for left, right in zip(level[::2], level[1::2], strict=False)]
+        level += last
+    return level[0] if level else EMPTY_ROOT
 
 
 class Frontier:

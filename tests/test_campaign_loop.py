@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -134,6 +135,45 @@ def test_kill_9_loses_at_most_the_trial_under_way(tmp_path: Path, event: str) ->
     for number, trial in before.trials.items():
         if trial.outcome is not None:
             assert after.trials[number] == trial
+    assert findings(tmp_path) == []
+    assert not (tmp_path / "toy.db.work").exists()
+
+
+def entries(folder: Path) -> list[bytes]:
+    if not (folder / "toy.db").exists():
+        return []
+    with EventLog.read_only(folder / "toy.db") as log:
+        return [entry for _, entry, _ in log.entries()]
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_any_moment_lose_nothing_that_was_there(tmp_path: Path) -> None:
+    dice = random.Random(1)
+    running = command(tmp_path, "run", str(TOY), "--trials", "500", "--seed", "1")
+    before: list[bytes] = []
+    in_campaign = 0
+    for _ in range(int(os.environ.get("LABTRAIL_RUN_KILLS", "22"))):
+        process = subprocess.Popen(running, env=environment(tmp_path), stdout=subprocess.DEVNULL)
+        # Half of the kills fall into the start of the program and of the campaign, half into its work.
+        time.sleep(dice.uniform(0.0, 2.0))
+        if dice.random() < 0.5:
+            for _ in range(500):
+                if process.poll() is not None or len(entries(tmp_path)) > len(before) + dice.randrange(30):
+                    break
+                time.sleep(dice.uniform(0.0, 0.05))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "the campaign ended by itself"
+        after = entries(tmp_path)
+        assert after[: len(before)] == before, "an event that was there is gone or another one"
+        if after:
+            assert findings(tmp_path) == []
+        in_campaign += len(after) > len(before)
+        before = after
+    assert in_campaign >= 5, "the kills came too early to test anything"
+    goal = campaign(tmp_path).concluded + 1
+    done = run_toy(tmp_path, goal)
+    assert done.returncode == 0, done.stderr
+    assert campaign(tmp_path).concluded == goal
     assert findings(tmp_path) == []
     assert not (tmp_path / "toy.db.work").exists()
 
