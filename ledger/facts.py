@@ -96,7 +96,8 @@ class Record:
     columns: tuple[tuple[str, str, str], ...]
     """Name, type, and where an event has it."""
     of: tuple[str, ...] = ()
-    source: str = "facts.batch"
+    each: str | None = None
+    """The map of the event that gives one row an entry, as `measured`."""
 
     @property
     def ddl(self) -> str:
@@ -108,16 +109,34 @@ class Record:
         """Add the batch."""
         where = f" WHERE type IN {_listed(self.of)}" if self.of else ""
         told = ", ".join(says for _, _, says in self.columns)
-        return f"INSERT INTO {self.table} SELECT {told} FROM {self.source}{where}"
+        source = (
+            f"(SELECT *, unnest(map_entries({self.each})) AS measured FROM facts.batch)" if self.each else "facts.batch"
+        )
+        return f"INSERT INTO {self.table} SELECT {told} FROM {source}{where}"
 
 
 def _listed(kinds: tuple[str, ...]) -> str:
     return "(" + ", ".join(f"'{kind}'" for kind in kinds) + ")"
 
 
+def _trained(clock: str) -> str:
+    return f"floor(train.{clock} * 1e6 + 0.5)::BIGINT"
+
+
+def _predicted(clock: str) -> str:
+    return f"coalesce(list_sum(list_transform(predict, lambda p: floor(p.{clock} * 1e6 + 0.5)::BIGINT)), 0)"
+
+
+PAID = "floor(usd * 1e9 + 0.5)::BIGINT"
+WAITED = "floor(latency_s * 1e6 + 0.5)::BIGINT"
+VERDICT = "CASE type WHEN 'baseline_measured' THEN 'baseline' ELSE verdict END"
+TRAINED = _trained("wall_s")
+PREDICTED = _predicted("wall_s")
+CPU = f"{_trained('cpu_s')} + {_predicted('cpu_s')}"
+ACCELERATED = f"CASE WHEN accelerator_peak_bytes IS NOT NULL THEN {TRAINED} END"
+PREDICTED_WALL_S = f"{PREDICTED} / 1e6"
+PREDICTED_CPU_S = f"{_predicted('cpu_s')} / 1e6"
 _JUDGED = ("verdict_reached", "baseline_measured")
-_PREDICTED = "coalesce(list_sum(list_transform(predict, lambda p: round(p.{} * 1e6)::BIGINT)), 0)"
-_TRAINED = "round(train.{} * 1e6)::BIGINT"
 
 EVENTS = Record(
     "events",
@@ -165,8 +184,8 @@ SESSIONS = Fold(
         Column("model_calls", "BIGINT", "*", How.COUNT, ("model_called",)),
         Column("input_tokens", "BIGINT", "input_tokens", How.SUM),
         Column("output_tokens", "BIGINT", "output_tokens", How.SUM),
-        Column("nano_usd", "BIGINT", "round(usd * 1e9)::BIGINT", How.SUM),
-        Column("latency_us", "BIGINT", "round(latency_s * 1e6)::BIGINT", How.SUM),
+        Column("nano_usd", "BIGINT", PAID, How.SUM),
+        Column("latency_us", "BIGINT", WAITED, How.SUM),
     ),
 )
 TRIALS = Fold(
@@ -185,7 +204,7 @@ TRIALS = Fold(
         Column("recipe", "VARCHAR", "recipe"),
         Column("program", "VARCHAR", "program"),
         Column("diff", "VARCHAR", "diff"),
-        Column("verdict", "VARCHAR", "CASE type WHEN 'baseline_measured' THEN 'baseline' ELSE verdict END"),
+        Column("verdict", "VARCHAR", VERDICT),
         Column("label", "VARCHAR", "label", of=_JUDGED),
         Column("reason", "VARCHAR", "reason", of=_JUDGED),
         Column("score", "DOUBLE", "score.mean", of=_JUDGED),
@@ -204,13 +223,13 @@ TRIALS = Fold(
         Column("artifacts", "BIGINT", "artifact", How.COUNT, ("run_finished",)),
         Column("scores", "BIGINT", "*", How.COUNT, ("score_recorded",)),
         Column("runs_failed", "BIGINT", "run", How.COUNT, ("failure_labelled",)),
-        Column("train_us", "BIGINT", _TRAINED.format("wall_s"), How.SUM),
-        Column("predict_us", "BIGINT", _PREDICTED.format("wall_s"), How.SUM),
-        Column("cpu_us", "BIGINT", f"{_TRAINED.format('cpu_s')} + {_PREDICTED.format('cpu_s')}", How.SUM),
+        Column("train_us", "BIGINT", TRAINED, How.SUM),
+        Column("predict_us", "BIGINT", PREDICTED, How.SUM),
+        Column("cpu_us", "BIGINT", CPU, How.SUM),
         Column(
             "accelerator_us",
             "BIGINT",
-            f"CASE WHEN accelerator_peak_bytes IS NOT NULL THEN {_TRAINED.format('wall_s')} END",
+            ACCELERATED,
             How.SUM,
         ),
         Column("replicates", "BIGINT", "*", How.COUNT, ("replicate_requested",)),
@@ -236,8 +255,8 @@ RUNS = Record(
         ("killed_for", "VARCHAR", "train.killed_for"),
         ("train_wall_s", "DOUBLE", "train.wall_s"),
         ("train_cpu_s", "DOUBLE", "train.cpu_s"),
-        ("predict_wall_s", "DOUBLE", f"{_PREDICTED.format('wall_s')} / 1e6"),
-        ("predict_cpu_s", "DOUBLE", f"{_PREDICTED.format('cpu_s')} / 1e6"),
+        ("predict_wall_s", "DOUBLE", PREDICTED_WALL_S),
+        ("predict_cpu_s", "DOUBLE", PREDICTED_CPU_S),
         ("max_rss_bytes", "BIGINT", "train.max_rss_bytes"),
         ("accelerator_peak_bytes", "BIGINT", "accelerator_peak_bytes"),
         ("artifact", "VARCHAR", "artifact"),
@@ -261,7 +280,7 @@ SCORES = Record(
         ("trust", "VARCHAR", "trust"),
     ),
     ("score_recorded",),
-    "(SELECT *, unnest(map_entries(metrics)) AS measured FROM facts.batch)",
+    "metrics",
 )
 PATHS_DDL = "CREATE TABLE facts.paths (campaign VARCHAR, trial BIGINT, depth BIGINT, path BIGINT[])"
 """Ancestors of every trial that has children: the path of a leaf is its parent's and itself."""
@@ -284,6 +303,8 @@ WITH RECURSIVE
 SELECT campaign, trial, depth, path FROM ancestry
 """
 
+RECORDS = (EVENTS, CAMPAIGNS, RUNS, SCORES)
+FOLDS = (SESSIONS, TRIALS)
 TAKES: tuple[tuple[str, frozenset[str] | None], ...] = (
     (EVENTS.take, None),
     (CAMPAIGNS.take, frozenset(CAMPAIGNS.of)),
@@ -298,9 +319,13 @@ TAKES: tuple[tuple[str, frozenset[str] | None], ...] = (
 
 def schema() -> str:
     """Every table, empty."""
-    tables = (EVENTS, CAMPAIGNS, SESSIONS, TRIALS, RUNS, SCORES)
     batch = ", ".join(f"{name} {_sql(kind)}" for name, kind in {**ENVELOPE, **_body()}.items())
-    made = ("CREATE SCHEMA facts", *(table.ddl for table in tables), PATHS_DDL, f"CREATE TABLE facts.batch ({batch})")
+    made = (
+        "CREATE SCHEMA facts",
+        *(table.ddl for table in (*RECORDS, *FOLDS)),
+        PATHS_DDL,
+        f"CREATE TABLE facts.batch ({batch})",
+    )
     return ";\n".join(made)
 
 
@@ -314,10 +339,11 @@ def parse() -> str:
         told.append(
             f"CASE WHEN e.type IN {_listed(of)} THEN t.{name} ELSE e.body.{name} END" if of else f"e.body.{name}"
         )
+    entry = {**ENVELOPE, "body": _body()}
     return (
-        f"INSERT INTO facts.batch SELECT {', '.join(told)} FROM (SELECT "
-        f"from_json(unnest(?::VARCHAR[]), '{json.dumps({**ENVELOPE, 'body': _body()})}') AS e, "
-        f"from_json(unnest(?::VARCHAR[]), '{json.dumps(texts)}') AS t)"
+        f"INSERT INTO facts.batch SELECT {', '.join(told)} FROM ("
+        f"SELECT from_json(entry, '{json.dumps(entry)}') AS e, from_json(texts, '{json.dumps(texts)}') AS t "
+        "FROM (SELECT unnest(?::VARCHAR[]) AS entry, unnest(?::VARCHAR[]) AS texts))"
     )
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ledger import dictionary, facts
 from ledger.events import Written
+from ledger.fold import FEW, Folder
 from ledger.log import EventLog, LedgerError
 
 BATCH_EVENTS = 50_000
@@ -61,6 +62,7 @@ class Views:
         self._log = log
         self.position = 0
         self._connection = empty(threads)
+        self._folder = Folder(self._connection)
 
     @classmethod
     def of(cls, log: EventLog, as_of: int | None = None) -> "Views":
@@ -78,7 +80,7 @@ class Views:
                 if not batch:
                     return self.position
                 self._take(batch)
-            except (UnicodeDecodeError, duckdb.Error) as error:
+            except (ValueError, TypeError, AttributeError, KeyError, duckdb.Error) as error:
                 path = self._log.path
                 raise QueryError(f"{path}: an event cannot be read; `audit verify {path}` says which") from error
 
@@ -117,21 +119,29 @@ class Views:
 
     def _take(self, batch: Sequence[Written]) -> None:
         """Fold a batch into the tables: all of it, or nothing."""
-        entries = [written.entry.decode() for written in batch]
-        texts = [None if written.texts is None else written.texts.decode() for written in batch]
         self._connection.execute("BEGIN")
         try:
-            self._connection.execute(facts.parse(), [entries, texts])
-            kinds = self._connection.execute("SELECT DISTINCT type FROM facts.batch").fetchall()
-            for take, about in facts.TAKES:
-                if about is None or not about.isdisjoint(kind for (kind,) in kinds):
-                    self._connection.execute(take)
-            self._connection.execute("TRUNCATE facts.batch")
+            if len(batch) <= FEW:
+                self._folder.take(batch)
+            else:
+                self._take_many(batch)
             self._connection.execute("COMMIT")
         except BaseException:
+            self._folder.forget()
             self._connection.execute("ROLLBACK")
             raise
         self.position += len(batch)
+
+    def _take_many(self, batch: Sequence[Written]) -> None:
+        self._folder.forget()
+        entries = [written.entry.decode() for written in batch]
+        texts = [None if written.texts is None else written.texts.decode() for written in batch]
+        self._connection.execute(facts.parse(), [entries, texts])
+        kinds = {kind for (kind,) in self._connection.execute("SELECT DISTINCT type FROM facts.batch").fetchall()}
+        for take, about in facts.TAKES:
+            if about is None or not about.isdisjoint(kinds):
+                self._connection.execute(take)
+        self._connection.execute("TRUNCATE facts.batch")
 
 
 @contextmanager
