@@ -17,13 +17,16 @@ from ledger.campaign import Campaign
 from ledger.checkpoint import CheckpointError
 from ledger.commands.ask import lineage, status
 from ledger.commands.custody import backup_command, checkpoint_command, keygen, prove_command
+from ledger.commands.export import export_command
 from ledger.commands.intake import import_command
 from ledger.commands.own import own
 from ledger.commands.sql import sql
+from ledger.commands.witness import witness_command
 from ledger.events import EventError
 from ledger.importers import ImportFault
 from ledger.keys import KeyFault
 from ledger.log import EventLog, LedgerError
+from ledger.redaction import RedactionError
 from ledger.views import QueryError, Views
 from runners.commands import doctor
 
@@ -42,8 +45,10 @@ COMMANDS = (
     own,
     keygen,
     checkpoint_command,
+    witness_command,
     backup_command,
     prove_command,
+    export_command,
 )
 """In the order of `labtrail --help`."""
 EXPECTED = (
@@ -53,6 +58,7 @@ EXPECTED = (
     KeyFault,
     CheckpointError,
     CampaignError,
+    RedactionError,
     QueryError,
     ImportFault,
     BrowseError,

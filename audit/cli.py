@@ -3,7 +3,8 @@
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -16,11 +17,13 @@ from rich.text import Text
 
 from audit.claims.command import command as claims_command
 from audit.domains import command as domains_command
+from audit.held import Held
 from audit.report import Check, Finding, Report
 from audit.verify import Progress, verify
 from ledger import terminal
+from ledger.bundle import is_bundle, unpacked
 from ledger.checkpoint import CheckpointError, read, verified
-from ledger.keys import KeyFault, VerifierKey
+from ledger.keys import COSIGNATURE, KeyFault, VerifierKey
 from ledger.locks import LedgerError
 from ledger.merkle import ProofError
 from ledger.proof import check_proof
@@ -56,21 +59,46 @@ def cli() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="A checkpoint of this ledger kept elsewhere.")
 @click.option("--key", type=KeyText(), metavar="KEY", help="The key that signed the checkpoint.")
+@click.option(
+    "--witness-key",
+    "witnesses",
+    type=KeyText(),
+    multiple=True,
+    metavar="KEY",
+    help="Demand this witness's cosignature.",
+)
 @click.option("--evaluator-key", type=KeyText(), metavar="KEY", help="Accept scores signed with this key only.")
 def verify_command(
-    ledger: Path, as_json: bool, checkpoint: Path | None, key: VerifierKey | None, evaluator_key: VerifierKey | None
+    ledger: Path,
+    as_json: bool,
+    checkpoint: Path | None,
+    key: VerifierKey | None,
+    witnesses: tuple[VerifierKey, ...],
+    evaluator_key: VerifierKey | None,
 ) -> None:
-    """Rebuild and check everything that a ledger claims.
+    """Rebuild and check everything that a ledger, or a bundle of `labtrail export --bundle`, claims.
 
     Exit code 0 where it is sound (notes allowed), 1 where something was found, 2 where it cannot be read.
 
     Example: audit verify demo.db --checkpoint demo.db.checkpoint --key ~/.labtrail/log.pub
     """
-    if (checkpoint is None) != (key is None):
-        raise click.UsageError("--checkpoint and --key belong together: a head is believed where its signature holds")
-    held = verified(read(checkpoint), key) if checkpoint is not None and key is not None else None
-    with _bar() as progress:
-        report = verify(ledger, evaluator_key, progress, held)
+    with unpacked(ledger) if is_bundle(ledger) else nullcontext() as bundle:
+        note = read(checkpoint) if checkpoint is not None else bundle.note if bundle else None
+        if (note is None) != (key is None) and bundle is None:
+            raise click.UsageError("--checkpoint and --key belong together: a head is believed where it is signed")
+        trusted = key or (bundle.log_key if bundle else None)
+        held = verified(note, trusted) if note is not None and trusted is not None else None
+        if witnesses and note is None:
+            raise click.UsageError("--witness-key needs the checkpoint that the witness cosigned: --checkpoint")
+        for witness in witnesses:
+            assert note is not None
+            verified(note, replace(witness, kind=COSIGNATURE))
+        with _bar() as progress:
+            report = verify(bundle.ledger if bundle else ledger, evaluator_key, progress, held)
+    report = replace(report, path=ledger)
+    if key is None and bundle is not None:
+        whose = "whose key signed the head: the bundle itself names it (pin one with --key)"
+        next(check for check in report.checks if check.name == Held.name).missed(whose)
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=2))
     else:

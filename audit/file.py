@@ -27,6 +27,10 @@ class BlobError(LedgerError):
     """A blob cannot be had: missing, damaged or not what its digest says."""
 
 
+class WithheldBlob(BlobError):
+    """This copy of the ledger leaves the blob out: allowed, and nobody can check what depends on it."""
+
+
 class Content(NamedTuple):
     """What a stored frame holds."""
 
@@ -80,7 +84,7 @@ class LedgerFile:
         return last + 1 if isinstance(last, int) else None
 
     def frame(self, digest: str) -> tuple[object, bytes]:
-        """(size, frame) of a blob as stored. Raises BlobError where it is not there or not readable."""
+        """(size, frame) of a blob as stored. Raises BlobError where it is not there, not readable or withheld."""
         try:
             row = self.connection.execute(
                 "SELECT size, frame FROM blobs WHERE digest = ?", (bytes.fromhex(digest),)
@@ -89,6 +93,8 @@ class LedgerFile:
             raise BlobError(f"the blob cannot be read: {error}") from error
         if row is None:
             raise BlobError("the blob is not in the ledger")
+        if row[1] is None:
+            raise WithheldBlob("withheld")
         if not isinstance(row[1], bytes):
             raise BlobError(f"expected a frame of bytes, found {type(row[1]).__name__}")
         return row[0], row[1]

@@ -297,7 +297,7 @@ class Blobs:
                 return
             content = content_of(frame, size if isinstance(size, int) else 0)
         except BlobError as error:
-            self._check.fault(place, f"event {seq} stored it: {error}")
+            self._check.unreadable(place, "a blob", error)
             return
         # Reading stops behind the stated size, so that a frame that holds more is told by its size alone.
         if self._check.compare(place, "size", content.size, size, "the row"):

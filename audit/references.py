@@ -3,7 +3,7 @@
 import json
 from typing import ClassVar
 
-from audit.file import UNREADABLE, BlobError
+from audit.file import UNREADABLE, BlobError, WithheldBlob
 from audit.report import Check
 from audit.trajectory import Case, Rule, Step
 from ledger.events import CampaignResumed, CampaignStarted
@@ -46,6 +46,8 @@ class References(Rule):
 
     def __init__(self, case: Case, check: Check) -> None:
         super().__init__(case, check)
+        self._blind = False
+        """A manifest is withheld: which blobs it lists nobody can tell."""
         self._whole: set[str] = set()
         """Recipes whose manifest and files are all there."""
         self._named: set[bytes] = set()
@@ -66,6 +68,8 @@ class References(Rule):
 
     def end(self) -> None:
         """A blob without a name is what is left of a deleted event."""
+        if self._blind:
+            return
         try:
             for (digest,) in self._file.connection.execute("SELECT digest FROM blobs ORDER BY rowid"):
                 if digest not in self._named:
@@ -94,6 +98,10 @@ class References(Rule):
         try:
             listed = json.loads(self._file.blob(digest))
             files = {str(path): bytes.fromhex(content).hex() for path, content in listed.items()}
+        except WithheldBlob:
+            self._check.missed("the files of a manifest: withheld")
+            self._blind = True
+            return
         except (BlobError, ValueError, AttributeError, TypeError) as error:
             self._check.fault(step.place, f"{field}: expected blob {digest} to be a manifest: {error}")
             return

@@ -6,6 +6,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from audit.file import WithheldBlob
+
 MAX_KEPT = 1000
 """Findings kept of one check; a file of garbage must not fill the memory of whoever looks at it."""
 
@@ -69,6 +71,13 @@ class Check:
         self.fault(place, f"{what}: calculated {calculated}, {witness} says {said}")
         return False
 
+    def unreadable(self, place: str, what: str, error: Exception) -> None:
+        """A blob cannot be had: a fault, unless it is withheld from this copy."""
+        if isinstance(error, WithheldBlob):
+            self.missed(f"{what}: withheld")
+        else:
+            self.fault(place, f"{what}: {error}")
+
     def missed(self, what: str) -> None:
         """Something that the ledger does not show."""
         self.not_recorded[what] += 1
@@ -118,6 +127,14 @@ class Report:
         return f"It extends the checkpoint over {_count(self.held, 'event')}"
 
     @property
+    def _about_the_rest(self) -> str:
+        said = [
+            item for check in self.checks if check.name in ("schema", "blobs") for item in check.not_recorded.items()
+        ]
+        withheld = sum(times for what, times in said if what.endswith(": withheld"))
+        return f". Withheld from this copy: {withheld:,} texts or blobs" if withheld else ""
+
+    @property
     def conclusion(self) -> str:
         """One line that a person can quote."""
         found = f"{_count(self.size, 'event')} of {_count(self.campaigns, 'campaign')}"
@@ -125,7 +142,7 @@ class Report:
             return (
                 f"SOUND: {found}, head {self.size} {self.root}; {_count(self.rebuilt, 'recipe')} rebuilt, "
                 f"{_count(self.recomputed, 'verdict')} recomputed. "
-                f"{self._about_the_tail}"
+                f"{self._about_the_tail}{self._about_the_rest}"
             )
         broken = [check.name for check in self.checks if check.errors]
         return f"NOT SOUND: {_count(self.errors, 'finding')} in {found}, by the checks {', '.join(broken)}"

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import ValidationError
 
-from audit.file import BlobError, LedgerFile
+from audit.file import BlobError, LedgerFile, WithheldBlob
 from audit.report import Check
 from evaluators.task import Contract
 from ledger.campaign import Campaign, Trial
@@ -93,6 +93,8 @@ class Recipes:
     def __init__(self) -> None:
         self.programs: dict[str, int] = {}
         """Program digest, calculated -> the first trial with it."""
+        self.withheld: set[int] = set()
+        """Trials whose recipe cannot be rebuilt because a blob is withheld from this copy."""
         self._digests: dict[int, str] = {}
         self._texts: OrderedDict[int, Recipe] = OrderedDict()
 
@@ -105,8 +107,11 @@ class Recipes:
             return None
         try:
             return self._keep(trial, Recipe.load(self._digests[trial], file.blob))
+        except WithheldBlob:
+            self.withheld.add(trial)
         except (BlobError, ValueError, AttributeError, TypeError):
-            return None
+            pass
+        return None
 
     def add(self, trial: int, recipe: Recipe) -> None:
         """A trial's recipe came out."""
@@ -151,11 +156,12 @@ class Reconstruction(Rule):
                 self._check.checked += 1
                 errors = self._check.errors
                 self._rebuild(step, step.trajectory, body)
-                self._check.confirmed += errors == self._check.errors
+                withheld = (step.event.trial or 0) in step.trajectory.recipes.withheld
+                self._check.confirmed += errors == self._check.errors and not withheld
 
     def _start(self, step: Step, trajectory: Trajectory, body: CampaignStarted) -> None:
         self._check.checked += 1
-        recipe = self._load(step, body.recipe)
+        recipe = self._load(step, trajectory, body.recipe)
         if recipe is not None and self._check.compare(step.place, "starting recipe", recipe.digest, body.recipe):
             trajectory.recipes.add(0, recipe)
             self._check.confirmed += 1
@@ -163,6 +169,10 @@ class Reconstruction(Rule):
     def _rebuild(self, step: Step, trajectory: Trajectory, body: DiffSubmitted) -> None:
         number = step.event.trial or 0
         parent = trajectory.recipes.get(self._file, body.parent)
+        if parent is None and body.parent in trajectory.recipes.withheld:
+            trajectory.recipes.withheld.add(number)
+            self._check.missed("a recipe that comes out of a withheld one")
+            return
         if parent is None:
             self._check.fault(step.place, f"parent {body.parent} has no recipe that could be rebuilt")
             return
@@ -170,7 +180,8 @@ class Reconstruction(Rule):
         try:
             recipe = apply(self._file.blob(body.diff).decode(), parent)
         except BlobError as error:
-            self._check.fault(step.place, f"blob {body.diff}, the diff: {error}")
+            trajectory.recipes.withheld |= {number} if isinstance(error, WithheldBlob) else set()
+            self._check.unreadable(step.place, "the diff of a trial", error)
         except (PatchError, ValueError, IndexError) as error:
             self._check.fault(step.place, f"the diff does not apply to trial {body.parent}: {error}")
         else:
@@ -194,11 +205,12 @@ class Reconstruction(Rule):
         else:
             self._check.missed(f"program digests: taken with Python {theirs or 'unknown'}, this is {ours}")
 
-    def _load(self, step: Step, digest: str) -> Recipe | None:
+    def _load(self, step: Step, trajectory: Trajectory, digest: str) -> Recipe | None:
         try:
             return Recipe.load(digest, self._file.blob)
         except BlobError as error:
-            self._check.fault(step.place, f"recipe {digest}: {error}")
+            trajectory.recipes.withheld |= {0} if isinstance(error, WithheldBlob) else set()
+            self._check.unreadable(step.place, "the starting recipe", error)
         except (ValueError, AttributeError, TypeError) as error:
             self._check.fault(step.place, f"recipe {digest}: expected a manifest of text files: {error}")
         return None
@@ -256,7 +268,7 @@ class Contracts(Rule):
         try:
             return Contract.model_validate_json(self._file.blob(digest))
         except BlobError as error:
-            self._check.fault(step.place, f"blob {digest}, the contract: {error}")
+            self._check.unreadable(step.place, "the contract", error)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or "the contract"

@@ -2,13 +2,14 @@
 
 import base64
 import re
-import time
+import subprocess
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from ledger.keys import SigningKey, VerifierKey
 from ledger.log import EventLog
-from ledger.merkle import EMPTY_ROOT, ProofError, check_consistency
+from ledger.merkle import EMPTY_ROOT
 from ledger.notes import Note, NoteError
 from ledger.store import write_whole
 
@@ -122,33 +123,20 @@ def sign(log: EventLog, key: SigningKey, path: Path | None = None) -> Note:
     return note
 
 
-def cosign(log: EventLog, note: Note, log_key: VerifierKey, key: SigningKey, memory: Path) -> Note:
-    """A witness's answer to `note`: the note with its cosignature/v1 added.
+def keep_in_git(note: Note, folder: Path) -> str:
+    """Attach the note to HEAD of the git repository that `folder` stands in; returns the notes' ref.
 
-    `memory` is the file in which the witness keeps the last note of this log that it cosigned. It cosigns where the
-    log's key signed the note, the log extends it, and a consistency proof leads from the last note to this one; the new
-    note is remembered before it is handed out. Raises CheckpointError and remembers nothing otherwise.
+    A push of that ref carries the head to wherever the repository goes. Raises CheckpointError where there is no
+    repository, no commit, or git refuses.
     """
-    checkpoint = verified(note, log_key)
-    extends(log, checkpoint)
-    if memory.exists():
-        last = verified(read(memory), key.witness)
-        if last.origin != checkpoint.origin or last.size > checkpoint.size:
-            raise CheckpointError(
-                f"the witness has cosigned {last.size} events of {last.origin}; it cannot go back to "
-                f"{checkpoint.size} of {checkpoint.origin}"
-            )
-        _check_consistent(log, last, checkpoint)
-    cosigned = note.cosigned(key, int(time.time()))
-    write_whole(memory, str(cosigned).encode())
-    return cosigned
-
-
-def _check_consistent(log: EventLog, last: Checkpoint, checkpoint: Checkpoint) -> None:
-    if last.size == 0:
-        return
-    proof = log.tree(checkpoint.size).consistency_proof(last.size)
+    origin = Checkpoint.parse(note.text).origin
+    ref = f"refs/notes/labtrail/{sha256(origin.encode()).hexdigest()[:12]}"
+    command = ["git", "-C", str(folder), "notes", "--ref", ref, "add", "--force", "--file", "-", "HEAD"]
     try:
-        check_consistency(last.size, last.root, checkpoint.size, checkpoint.root, proof)
-    except ProofError as error:
-        raise CheckpointError(f"the log was rewritten since the witness saw it: {error}") from error
+        done = subprocess.run(command, input=str(note), capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise CheckpointError("git is not installed; the checkpoint is signed, and in no git note") from error
+    if done.returncode:
+        said = next(iter(done.stderr.strip().splitlines()), f"exit code {done.returncode}")
+        raise CheckpointError(f"{folder}: the checkpoint is signed, and git did not keep it: {said}")
+    return ref

@@ -28,7 +28,20 @@ from ledger.store import (
 )
 from ledger.writer import MAX_BLOB_BYTES, ConflictError, Writer, fetch
 
-__all__ = ["ConflictError", "EventLog", "Head", "LedgerError", "OwnedError", "expected_schema", "genesis_of"]
+__all__ = [
+    "ConflictError",
+    "EventLog",
+    "Head",
+    "LedgerError",
+    "OwnedError",
+    "WithheldBlob",
+    "expected_schema",
+    "genesis_of",
+]
+
+
+class WithheldBlob(LedgerError):
+    """The blob was left out of this copy of the ledger."""
 
 
 @dataclass(frozen=True)
@@ -201,16 +214,21 @@ class EventLog:
         return (decode(*written) for written in self.written(start, stop, campaign))
 
     def blob(self, digest: str) -> bytes:
-        """Content by digest, checked. Raises LedgerError where it is missing or not what the digest says."""
+        """Content by digest, checked.
+
+        Raises WithheldBlob where this copy leaves it out, LedgerError where it is missing or not what the digest says.
+        """
         for (frame,) in self._select("SELECT frame FROM blobs WHERE digest = ?", (bytes.fromhex(digest),)):
+            if frame is None:
+                raise WithheldBlob(f"{self.path}: blob {digest} is withheld from this copy")
             content = self.content(frame)
             if digest_of(content) != digest:
                 raise LedgerError(f"{self.path}: blob {digest} holds content with digest {digest_of(content)}")
             return content
         raise LedgerError(f"{self.path}: blob {digest} is not in the ledger")
 
-    def frames(self) -> Iterator[tuple[bytes, int, bytes]]:
-        """(digest, size, frame) of every blob as stored, unchecked."""
+    def frames(self) -> Iterator[tuple[bytes, int, bytes | None]]:
+        """(digest, size, frame) of every blob as stored, unchecked; a frame that is withheld is None."""
         return self._select("SELECT digest, size, frame FROM blobs ORDER BY digest")
 
     def content(self, frame: bytes) -> bytes:

@@ -38,11 +38,11 @@ SELECT
 FROM events;
 
 -- Content-addressed bytes: `digest` is SHA-256 of the content, `frame` its zstd compression.
--- The event that first names a blob commits to SHA-256 of the frame.
+-- The event that first names a blob commits to SHA-256 of the frame. In a copy a frame may be null, withheld.
 CREATE TABLE blobs (
   digest BLOB PRIMARY KEY CHECK (length(digest) = 32),
   size   INTEGER NOT NULL CHECK (size >= 0),
-  frame  BLOB NOT NULL
+  frame  BLOB CHECK (frame IS NOT NULL OR size = 0)
 ) STRICT;
 
 -- Node `idx` of level k covers leaves idx * 256^k up to (idx + 1) * 256^k; complete nodes of levels >= 1 only.

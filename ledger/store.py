@@ -37,6 +37,18 @@ def create_file(path: Path, origin: str | None) -> None:
     sync_folder(path)
 
 
+def begin_copy(path: Path, meta: dict[str, str]) -> sqlite3.Connection:
+    """A new file at `path` with the tables of a ledger and these meta rows, in a transaction.
+
+    The caller fills the other tables, the head last, commits and closes. It can be read where nothing may be written.
+    """
+    connection = _connect(path, "rwc")
+    connection.execute(f"PRAGMA page_size={PAGE_SIZE_BYTES}")
+    connection.execute("BEGIN IMMEDIATE")
+    _write_tables(connection, meta)
+    return connection
+
+
 def connect_to_write(path: Path) -> sqlite3.Connection:
     """The one writing connection: an append that returned survives power loss."""
     connection = _connect(path, "rw")
@@ -168,18 +180,19 @@ def _write_schema(path: Path, origin: str) -> None:
         connection.execute("PRAGMA synchronous=FULL")
         database = Database(connection, recursive_triggers=False, execute_plugins=False)
         meta = {"format": str(FORMAT), "origin": origin}
-        statements = _statements(SCHEMA)
         with database.atomic():
-            for statement in statements:
-                connection.execute(statement)
-            database.table("meta").insert_all(
-                [{"key": key, "value": value} for key, value in {**meta, "genesis": genesis_of(meta)}.items()]
-            )
+            _write_tables(connection, {**meta, "genesis": genesis_of(meta)})
             database.table("head").insert({"only": 1, "size": 0, "root": sha256(b"").digest()})
-            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version={FORMAT}")
     finally:
         connection.close()
+
+
+def _write_tables(connection: sqlite3.Connection, meta: dict[str, str]) -> None:
+    for statement in _statements(SCHEMA):
+        connection.execute(statement)
+    connection.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", meta.items())
+    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version={FORMAT}")
 
 
 def _statements(script: str) -> Iterable[str]:

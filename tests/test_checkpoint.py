@@ -18,6 +18,7 @@ from ledger.keys import SigningKey, VerifierKey
 from ledger.log import EventLog
 from ledger.merkle import EMPTY_ROOT
 from ledger.notes import Note, NoteError
+from ledger.witness import cosign, request, seen
 from tests.test_ledger import drafts
 
 # From the tests of golang.org/x/mod/sumdb/note, the implementation that the format was written down from.
@@ -181,13 +182,20 @@ def test_the_signer_refuses_a_log_that_does_not_extend_the_last_note(tmp_path: P
     assert (tmp_path / "held.checkpoint").read_bytes() == before
 
 
+def answered(log: EventLog, note: Note, key: SigningKey, witness: SigningKey, memory: Path) -> Note:
+    """What the witness says to a proof from where it stands."""
+    last = seen(memory, witness)
+    size = Checkpoint.parse(note.text).size
+    return cosign(request(log, note, min(last.size, size) if last else 0), key.verifier, witness, memory)
+
+
 def test_a_witness_cosigns_a_log_that_grows(
     log: EventLog, key: SigningKey, witness: SigningKey, tmp_path: Path
 ) -> None:
     memory = tmp_path / "seen"
     for _ in range(3):
         log.append(drafts(3))
-        note = checkpoint.cosign(log, checkpoint.sign(log, key), key.verifier, witness, memory)
+        note = answered(log, checkpoint.sign(log, key), key, witness, memory)
         assert note.verify(key.verifier) is None
         assert (note.verify(witness.witness) or 0) > 1_700_000_000
         assert Note.parse(str(note).encode()) == note
@@ -216,14 +224,14 @@ def test_a_witness_refuses_a_fork_and_a_step_back(key: SigningKey, witness: Sign
         log.append(drafts(2))
         small = checkpoint.sign(log, key, tmp_path / "small")
         log.append(drafts(2))
-        checkpoint.cosign(log, checkpoint.sign(log, key), key.verifier, witness, memory)
+        answered(log, checkpoint.sign(log, key), key, witness, memory)
         before = memory.read_bytes()
         with pytest.raises(CheckpointError, match="cannot go back"):
-            checkpoint.cosign(log, small, key.verifier, witness, memory)
+            answered(log, small, key, witness, memory)
     with EventLog.create(tmp_path / "b.db", origin="example.org/log") as log:
         log.append(drafts(6))
         with pytest.raises(CheckpointError, match="was rewritten since the witness saw it"):
-            checkpoint.cosign(log, checkpoint.sign(log, key), key.verifier, witness, memory)
+            answered(log, checkpoint.sign(log, key), key, witness, memory)
     assert memory.read_bytes() == before
 
 

@@ -11,7 +11,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 from rich.tree import Tree
 
-from ledger.log import EventLog, LedgerError
+from ledger.log import EventLog, LedgerError, WithheldBlob
 from ledger.terminal import STYLES, json_option, ledger_option, plain, screen
 from ledger.views import Views
 from ledger.vocabulary import Verdict
@@ -89,7 +89,11 @@ def _show_trial(console: Console, log: EventLog, row: dict[str, Any]) -> None:
             grid.add_row(name, plain(Text(str(value))))
     console.print(grid)
     if row["diff"]:
-        for line in log.blob(row["diff"]).decode(errors="replace").split("\n"):
+        try:
+            diff = log.blob(row["diff"]).decode(errors="replace")
+        except WithheldBlob:
+            diff = "the diff is withheld from this copy"
+        for line in diff.split("\n"):
             console.print(plain(Text(line)), soft_wrap=True)
 
 

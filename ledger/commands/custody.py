@@ -11,6 +11,7 @@ from ledger.log import EventLog, LedgerError
 from ledger.proof import prove
 from ledger.terminal import home, ledger_option, log_key
 from ledger.views import Views
+from ledger.witness import request
 
 
 @click.command()
@@ -29,13 +30,21 @@ def keygen(path: Path, name: str) -> None:
 @click.command("checkpoint")
 @ledger_option
 @click.option("--key", type=click.Path(path_type=Path), help="The log's key  [default: ~/.labtrail/log.key]")
-def checkpoint_command(ledger: Path, key: Path | None) -> None:
+@click.option(
+    "--since", type=click.IntRange(min=0), metavar="SIZE", help="With the proof for a witness that saw SIZE events."
+)
+@click.option("--git", is_flag=True, help="Also attach it to HEAD of the repository that the ledger stands in.")
+def checkpoint_command(ledger: Path, key: Path | None, since: int | None, git: bool) -> None:
     """Sign the ledger's head, beside the ledger and on stdout; keep a copy where the ledger is not.
 
     Example: labtrail checkpoint --ledger demo.db
     """
     with EventLog.read_only(ledger) as log:
-        click.echo(str(checkpoint.sign(log, log_key(key))), nl=False)
+        note = checkpoint.sign(log, log_key(key))
+        click.echo(str(note if since is None else request(log, note, since)), nl=False)
+    if git:
+        ref = checkpoint.keep_in_git(note, ledger.absolute().parent)
+        click.echo(f"git notes --ref {ref} show HEAD", err=True)
 
 
 @click.command("backup")
