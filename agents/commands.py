@@ -10,12 +10,13 @@ from rich.console import Console
 
 from agents.certification import Certifier
 from agents.console import Narrator, show_summary, summarise
-from agents.record import Record
+from agents.record import Observer, Record
 from agents.search import Search
 from agents.supervisor import Bench, CampaignError, StopRules, Supervisor
 from evaluators.task import Contract, find_task
 from ledger import checkpoint
 from ledger.campaign import Campaign
+from ledger.events import Event
 from ledger.keys import SigningKey, publish
 from ledger.log import EventLog, LedgerError
 from ledger.terminal import home, ledger_option, log_key, screen
@@ -33,8 +34,23 @@ from runners.local import LocalRunner
 @click.option(
     "--key", type=click.Path(path_type=Path), help="The evaluator's key  [default: ~/.labtrail/evaluator.key]"
 )
+@click.option(
+    "--checkpoint-every",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    metavar="EVENTS",
+    help="Sign the log's head so often, and at the end.",
+)
 def run(
-    task: str, ledger: Path, trials: int, hours: float | None, new: bool, seed: int | None, key: Path | None
+    task: str,
+    ledger: Path,
+    trials: int,
+    hours: float | None,
+    new: bool,
+    seed: int | None,
+    key: Path | None,
+    checkpoint_every: int,
 ) -> None:
     """Search on TASK, a built-in name or a task folder, and record everything.
 
@@ -64,8 +80,9 @@ def run(
             runner = LocalRunner()
             try:
                 bench = Bench(found, log, Search(), runner, key, work, f"labtrail {version('labtrail')}")
+                observe = _signing(narrator, log, heads_key, checkpoint_every)
                 drawn = secrets.randbelow(2**31) if seed is None else seed
-                campaign = Supervisor(bench, name, drawn, narrator).run(StopRules(trials, hours))
+                campaign = Supervisor(bench, name, drawn, observe).run(StopRules(trials, hours))
             finally:
                 runner.close()
         assert campaign.stopped is not None
@@ -118,6 +135,20 @@ def certify(ledger: Path, campaign: str | None, task: str | None, key: Path | No
     verdict = "CERTIFIED" if body.legal else "NOT CERTIFIED"
     console.print(f"{verdict}: trial {champion}: {held}; {gates or 'no gates'}", highlight=False)
     raise SystemExit(0 if body.legal else 1)
+
+
+def _signing(observe: Observer, log: EventLog, key: SigningKey, every: int) -> Observer:
+    """The same observer, and a signed head of the log after every so many events: what a stolen tail is at most."""
+    due = log.size + every
+
+    def signing(event: Event, campaign: Campaign) -> None:
+        nonlocal due
+        observe(event, campaign)
+        if event.seq + 1 >= due:
+            checkpoint.sign(log, key)
+            due = event.seq + 1 + every
+
+    return signing
 
 
 def _campaign_for(log: EventLog, contract: Contract, new: bool) -> tuple[str, Campaign | None]:
