@@ -14,6 +14,7 @@ import pytest
 
 from agents.lineage import lineage_of, render
 from audit.verify import verify
+from ledger import checkpoint
 from ledger.campaign import Campaign, Phase
 from ledger.events import LineageViewed
 from ledger.log import EventLog
@@ -294,3 +295,26 @@ def test_a_missing_or_foreign_ledger_is_one_clear_line(tmp_path: Path) -> None:
             refused = labtrail(tmp_path, *arguments)
             assert refused.returncode == 2
             assert len(refused.stderr.splitlines()) == 1
+
+
+def test_heads_are_signed_during_a_campaign(tmp_path: Path) -> None:
+    """Killed before its end, a campaign leaves a head that is at most so many events old."""
+    started = subprocess.Popen(
+        command(tmp_path, "run", str(TOY), "--trials", "40", "--seed", "1", "--checkpoint-every", "5"),
+        env=environment(tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    ledger = tmp_path / "toy.db"
+    deadline = time.monotonic() + 60
+    while not checkpoint.sidecar(ledger).exists() and started.poll() is None:
+        assert time.monotonic() < deadline, "no head was signed"
+        time.sleep(0.05)
+    started.kill()
+    started.wait()
+    with EventLog.read_only(ledger) as log:
+        signed = checkpoint.Checkpoint.parse(checkpoint.read(checkpoint.sidecar(ledger)).text)
+        checkpoint.extends(log, signed)
+        assert signed.size >= 5
+        # A transaction of several events is told of one by one after it is stored.
+        assert log.size - signed.size < 5 + 10
