@@ -81,9 +81,9 @@ class RecordImported(Body):
     line: Count
     """Counted from 1; 0 for the whole source."""
     raw: Digest
-    task: ImportedTask | None = None
+    about: ImportedTask | None = None
     """What the run is about, with its first record. Since version 2."""
-    trial: ImportedTrial | None = None
-    """Since version 2."""
+    told: ImportedTrial | None = None
+    """What it tells of its trial. Since version 2."""
     attachments: Mapping[str, Digest] = {}
     """Code, logs and the like that the source holds for this trial, each a blob. Since version 2."""

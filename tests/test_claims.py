@@ -13,6 +13,7 @@ from audit.claims.account import Told
 from audit.claims.checks import CHECKS
 from audit.claims.finding import Finding
 from audit.cli import cli
+from docs.case_study import case_study
 from ledger.imported import Limit
 from ledger.importers import discover, read, take
 from ledger.log import EventLog
@@ -20,6 +21,7 @@ from ledger.vocabulary import Evidence, FailureLabel, Verdict
 from tests.campaigns import write_campaign
 from tests.published import RUNS, published_runs
 
+ROOT = Path(__file__).parent.parent
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -162,3 +164,7 @@ def test_the_published_headlines_come_out_of_the_records(tmp_path: Path) -> None
     assert all(run["evidence"]["code"] == 0 for run in told_of.values())
     findings = {(name, found["check"]) for name in told_of for found in told_of[name]["findings"]}
     assert findings >= {("pg_main", "resolution"), ("pg_main", "bounds"), ("cifar", "gates"), ("pg_main", "edits")}
+
+
+def test_the_case_study_is_what_the_data_gives() -> None:
+    assert (ROOT / "docs" / "case-study.md").read_text() == case_study(published_runs())

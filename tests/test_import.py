@@ -191,9 +191,7 @@ def test_the_published_runs_come_in_whole(tmp_path: Path) -> None:
     assert all("unknown" not in run["verdicts"] for run in runs.values())
     assert [said for run in runs.values() for said in run["unknown"]] == []
     with EventLog.read_only(tmp_path / "l.db") as log:
-        bodies = [
-            (event.campaign, event.body.trial) for event in log.events() if isinstance(event.body, RecordImported)
-        ]
+        bodies = [(event.campaign, event.body.told) for event in log.events() if isinstance(event.body, RecordImported)]
     claimed = Counter(campaign for campaign, trial in bodies if trial is not None and trial.claimed_domain == "arch")
     assert sum(claimed[name] for name in RUNS) == 157
     report = verify(tmp_path / "l.db")

@@ -125,12 +125,12 @@ def accounts_of(log: EventLog) -> list[Account]:
 
 
 def _take(account: Account, event: Event, body: RecordImported) -> None:
-    if body.task is not None:
-        task = body.task
+    if body.about is not None:
+        task = body.about
         account.task, account.metric, account.unit = task.name, task.metric, task.unit
         account.direction, account.limits = task.direction, task.limits
-    if body.trial is not None and event.trial is not None:
-        account.trials.append(_imported(event.trial, body.line, body.trial))
+    if body.told is not None and event.trial is not None:
+        account.trials.append(_imported(event.trial, body.line, body.told))
 
 
 def _imported(number: int, line: int, trial: ImportedTrial) -> Told:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ledger.imported import ImportedTask, ImportedTrial, Limit
@@ -16,6 +17,7 @@ from ledger.importers.record import (
     name_of,
     number,
     prose,
+    text_of,
     whole,
 )
 from ledger.importers.tsv import Row, read_rows
@@ -26,6 +28,9 @@ RESULTS, TREE, BEST, BOARD = "results.tsv", "tree.tsv", "best.json", "LEADERBOAR
 IDENTITY = ("exp_id", "timestamp", "specialist", "parent_exp", "domain", "hypothesis", "expected_delta", "status")
 TEXTS = {*IDENTITY, "baseline_exp", "delta_vs_best", "job_name", "snapshot_path", "notes"}
 """Columns that are no numbers of the run."""
+_ITEM = re.compile(r"^- \*\*(\w+)\*\*: (.*)$", re.MULTILINE)
+_ASCII = str.maketrans({"→": "->", "×": "x"})
+"""Signs that some of the files have in ASCII."""
 FULL_SCALE_BYTES = "16000000.0"
 
 
@@ -99,7 +104,7 @@ def read(folder: Path) -> Run:
     tree = _tree(board / TREE)
     snapshots = {row.line: _snapshot(board, row) for row in rows}
     records = [Record(number + 1, raw) for number, raw in enumerate(lines)]
-    claims = _claims(board)
+    claims = [*_claims(board / BEST), *_board_claims(board / BOARD)]
     for row, trial_number in zip(rows, _numbers(rows), strict=True):
         trial = _trial(row, task, tree, claims, bool(snapshots[row.line]))
         records[row.line - 1] = Record(
@@ -122,16 +127,29 @@ def _tree(path: Path) -> dict[str, Row]:
     return {row.columns["exp_id"]: row for row in read_rows(path, lines_of(path), "hypothesis", "status", STATUSES)}
 
 
-def _claims(board: Path) -> dict[str, dict[str, str]]:
-    """What best.json says of the champion, by id."""
-    path = board / BEST
+Claim = tuple[str, str, Mapping[str, str]]
+"""File, id of the champion, and what the file says of it."""
+
+
+def _claims(path: Path) -> list[Claim]:
+    """What best.json says of the champion."""
     if not path.is_file():
-        return {}
+        return []
     try:
         best = json.loads(content_of(path))
-        return {str(best["exp_id"]): {str(key): str(value) for key, value in best.items()}}
+        return [(path.name, str(best["exp_id"]), {str(key): str(value) for key, value in best.items()})]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ImportFault(f"{path}: expected a JSON object with exp_id; {name_of(str(error))}") from error
+
+
+def _board_claims(path: Path) -> list[Claim]:
+    """What the leaderboard's list of the current best says; its texts are cut short."""
+    if not path.is_file():
+        return []
+    best = text_of(content_of(path), str(path)).partition("## Top")[0]
+    said = dict(_ITEM.findall(best))
+    number = said.get("exp_id") or said.get("snapshot", "").strip("`").removeprefix("snapshots/").partition("_")[0]
+    return [(path.name, number, {key: said[key] for key in ("specialist", "hypothesis") if key in said})]
 
 
 def _snapshot(board: Path, row: Row) -> dict[str, bytes]:
@@ -163,7 +181,7 @@ def _numbers(rows: list[Row]) -> list[int]:
 
 
 def _trial(
-    row: Row, task: ImportedTask, tree: Mapping[str, Row], claims: Mapping[str, Mapping[str, str]], has_code: bool
+    row: Row, task: ImportedTask, tree: Mapping[str, Row], claims: Iterable[Claim], has_code: bool
 ) -> ImportedTrial:
     """One row as a trial, compared with the other copies of it."""
     columns, repaired, unknown, differs = row.columns, row.repaired, row.unknown, []
@@ -172,9 +190,10 @@ def _trial(
         differs += _against_tree(row, copy, task.metric)
     elif tree:
         differs.append(f"{TREE} has no row for it")
-    for key, said in claims.get(columns["exp_id"], {}).items():
-        if key in ("specialist", "domain", "hypothesis", task.metric) and not _equal(columns.get(key, ""), said):
-            differs.append(f"{BEST}, {key}: {_apart(columns.get(key, ''), said)}")
+    for file, _, best in (claim for claim in claims if claim[1] == columns["exp_id"]):
+        for key, said in best.items():
+            if key in ("specialist", "domain", "hypothesis", task.metric) and not _equal(columns.get(key, ""), said):
+                differs.append(f"{file}, {key}: {_apart(columns.get(key, ''), said)}")
     verdict, label = STATUSES.get(columns["status"], (None, None))
     if verdict is None:
         unknown.append(f"status {name_of(columns['status'])!r} is not known")
@@ -241,13 +260,13 @@ def _equal(mine: str, other: str) -> bool:
     try:
         return float(mine) == float(other)
     except ValueError:
-        ours, theirs = "".join(mine.split()), "".join(other.split())
+        ours, theirs = "".join(mine.translate(_ASCII).split()), "".join(other.translate(_ASCII).split())
         return ours == theirs or (bool(theirs) and ours.startswith(theirs))
 
 
 def _apart(mine: str, other: str) -> str:
     """Both texts from a little before the first place where they part."""
-    ours, theirs = " ".join(mine.split()), " ".join(other.split())
+    ours, theirs = " ".join(mine.translate(_ASCII).split()), " ".join(other.translate(_ASCII).split())
     at = max(_common(ours, theirs) - 20, 0)
     return f"{name_of(theirs[at : at + 60])!r}, the row has {name_of(ours[at : at + 60])!r}"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ledger.events import Draft, RecordImported
 from ledger.imported import ImportedTask
-from ledger.importers import arr
+from ledger.importers import arr, autoresearch
 from ledger.importers.record import ImportFault, Run, Source, name_of
 from ledger.log import EventLog
 from ledger.recipes import digest_of
@@ -25,7 +25,9 @@ class Format:
     read: Callable[[Path], Run]
 
 
-FORMATS: dict[str, Format] = {module.NAME: Format(module.NAME, module.finds, module.read) for module in (arr,)}
+FORMATS: dict[str, Format] = {
+    module.NAME: Format(module.NAME, module.finds, module.read) for module in (arr, autoresearch)
+}
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def take(log: EventLog, run: Run) -> Outcome:
 
 def drafts_of(run: Run) -> Iterator[Draft]:
     """The events of a run, in order; the first one says what the run is about."""
-    task: ImportedTask | None = run.task
+    about: ImportedTask | None = run.task
     for source in run.sources:
         for record in source.records:
             body = RecordImported(
@@ -111,8 +113,8 @@ def drafts_of(run: Run) -> Iterator[Draft]:
                 source_digest=source.digest,
                 line=record.line,
                 raw=digest_of(record.raw),
-                task=task,
-                trial=record.trial,
+                about=about,
+                told=record.trial,
                 attachments={name_of(name): digest_of(content) for name, content in record.attachments.items()},
             )
             place = f"{run.format}\n{run.campaign}\n{source.name}\n{source.digest}\n{record.line}\n{record.number}"
@@ -124,7 +126,7 @@ def drafts_of(run: Run) -> Iterator[Draft]:
                 blobs=(record.raw, *record.attachments.values()),
                 id=f"import-{hashlib.sha256(place.encode()).hexdigest()[:40]}",
             )
-            task = None
+            about = None
 
 
 def _changes(held: dict[str, dict[int, str]], sources: Iterable[Source]) -> str:
