@@ -17,7 +17,6 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from ledger.bodies import BODIES
-from ledger.imported import RecordImported
 from ledger.parts import Count, Decimal, Seconds
 from ledger.texts import REDACTABLE
 
@@ -98,6 +97,8 @@ class Record:
     of: tuple[str, ...] = ()
     each: str | None = None
     """The map of the event that gives one row an entry, as `measured`."""
+    only: str = ""
+    """A further condition on the event."""
 
     @property
     def ddl(self) -> str:
@@ -108,6 +109,7 @@ class Record:
     def take(self) -> str:
         """Add the batch."""
         where = f" WHERE type IN {_listed(self.of)}" if self.of else ""
+        where += f" AND ({self.only})" if self.only else ""
         told = ", ".join(says for _, _, says in self.columns)
         source = (
             f"(SELECT *, unnest(map_entries({self.each})) AS measured FROM facts.batch)" if self.each else "facts.batch"
@@ -129,14 +131,19 @@ def _predicted(clock: str) -> str:
 
 PAID = "floor(usd * 1e9 + 0.5)::BIGINT"
 WAITED = "floor(latency_s * 1e6 + 0.5)::BIGINT"
-VERDICT = "CASE type WHEN 'baseline_measured' THEN 'baseline' ELSE verdict END"
+VERDICT = "CASE type WHEN 'baseline_measured' THEN 'baseline' ELSE coalesce(verdict, told.verdict) END"
+TRUST = "CASE WHEN told.score IS NOT NULL THEN 'self_reported' ELSE trust END"
+TOLD = "floor(told.seconds * 1e6 + 0.5)::BIGINT"
+AT = "CASE type WHEN 'record_imported' THEN try_cast(told.\"at\" AS TIMESTAMP) ELSE recorded_at END"
+PROPOSER = "CASE type WHEN 'record_imported' THEN actor ELSE proposer END"
 TRAINED = _trained("wall_s")
 PREDICTED = _predicted("wall_s")
 CPU = f"{_trained('cpu_s')} + {_predicted('cpu_s')}"
 ACCELERATED = f"CASE WHEN accelerator_peak_bytes IS NOT NULL THEN {TRAINED} END"
 PREDICTED_WALL_S = f"{PREDICTED} / 1e6"
 PREDICTED_CPU_S = f"{_predicted('cpu_s')} / 1e6"
-_JUDGED = ("verdict_reached", "baseline_measured")
+_JUDGED = ("verdict_reached", "baseline_measured", "record_imported")
+_PROPOSED = ("hypothesis_proposed", "record_imported")
 
 EVENTS = Record(
     "events",
@@ -157,16 +164,15 @@ CAMPAIGNS = Record(
         ("campaign", "VARCHAR", "campaign"),
         ("type", "VARCHAR", "type"),
         ("recorded_at", "TIMESTAMP", "recorded_at"),
-        *(
-            (name, "VARCHAR", name)
-            for name in (
-                "task", "metric", "unit", "direction", "proposer", "isolation", "program", "reason", "detail",
-            )
-        ),
-        ("epoch", "STRUCT(task VARCHAR, evaluator VARCHAR, \"data\" VARCHAR, environment VARCHAR)", "epoch"),
+        ("task", "VARCHAR", "coalesce(task, about.name)"),
+        *((name, "VARCHAR", f"coalesce({name}, about.{name})") for name in ("metric", "unit", "direction")),
+        ("proposer", "VARCHAR", PROPOSER),
+        *((name, "VARCHAR", name) for name in ("isolation", "program", "reason", "detail")),
+        ("epoch", 'STRUCT(task VARCHAR, evaluator VARCHAR, "data" VARCHAR, environment VARCHAR)', "epoch"),
     ),
-    ("campaign_started", "campaign_resumed", "campaign_stopped"),
-)  # fmt: skip
+    ("campaign_started", "campaign_resumed", "campaign_stopped", "record_imported"),
+    only="type <> 'record_imported' OR about IS NOT NULL",
+)
 SESSIONS = Fold(
     "facts.sessions",
     (("campaign", "VARCHAR", "campaign"), ("session", "VARCHAR", "session")),
@@ -193,30 +199,30 @@ TRIALS = Fold(
     (("campaign", "VARCHAR", "campaign"), ("trial", "BIGINT", "trial")),
     (
         Column("session", "VARCHAR", "session"),
-        Column("specialist", "VARCHAR", "specialist"),
-        Column("claimed_domain", "VARCHAR", "claimed_domain"),
-        Column("parent", "BIGINT", "parent"),
+        Column("specialist", "VARCHAR", "coalesce(specialist, told.specialist)"),
+        Column("claimed_domain", "VARCHAR", "coalesce(claimed_domain, told.claimed_domain)"),
+        Column("parent", "BIGINT", "coalesce(parent, told.parent)"),
         Column("operator", "VARCHAR", "operator"),
-        Column("hypothesis", "VARCHAR", "hypothesis"),
-        Column("rationale", "VARCHAR", "rationale"),
-        Column("expected_delta", "DOUBLE", "expected_delta"),
-        Column("proposed_at", "TIMESTAMP", "recorded_at", of=("hypothesis_proposed",)),
+        Column("hypothesis", "VARCHAR", "coalesce(hypothesis, told.hypothesis)"),
+        Column("rationale", "VARCHAR", "coalesce(rationale, told.notes)"),
+        Column("expected_delta", "DOUBLE", "coalesce(expected_delta, told.expected_delta)"),
+        Column("proposed_at", "TIMESTAMP", AT, of=_PROPOSED),
         Column("recipe", "VARCHAR", "recipe"),
         Column("program", "VARCHAR", "program"),
         Column("diff", "VARCHAR", "diff"),
         Column("verdict", "VARCHAR", VERDICT),
-        Column("label", "VARCHAR", "label", of=_JUDGED),
+        Column("label", "VARCHAR", "coalesce(label, told.label)", of=_JUDGED),
         Column("reason", "VARCHAR", "reason", of=_JUDGED),
-        Column("score", "DOUBLE", "score.mean", of=_JUDGED),
-        Column("score_std", "DOUBLE", "score.std", of=_JUDGED),
-        Column("score_n", "BIGINT", "score.n", of=_JUDGED),
+        Column("score", "DOUBLE", "coalesce(score.mean, told.score)", of=_JUDGED),
+        Column("score_std", "DOUBLE", "coalesce(score.std, told.score_std)", of=_JUDGED),
+        Column("score_n", "BIGINT", "coalesce(score.n, told.score_n)", of=_JUDGED),
         Column("champion", "BIGINT", "champion"),
         Column("gain", "DOUBLE", "gain"),
         Column("p_value", "DOUBLE", "p_value"),
-        Column("decided_at", "TIMESTAMP", "recorded_at", of=_JUDGED),
+        Column("decided_at", "TIMESTAMP", AT, of=_JUDGED),
         Column("abandoned_at", "TIMESTAMP", "recorded_at", of=("trial_abandoned",)),
-        Column("trust_least", "VARCHAR", "trust", How.LEAST),
-        Column("trust_most", "VARCHAR", "trust", How.MOST),
+        Column("trust_least", "VARCHAR", TRUST, How.LEAST),
+        Column("trust_most", "VARCHAR", TRUST, How.MOST),
         Column("refusals", "BIGINT", "*", How.COUNT, ("trial_rejected",)),
         Column("runs", "BIGINT", "*", How.COUNT, ("run_started",)),
         Column("runs_finished", "BIGINT", "*", How.COUNT, ("run_finished",)),
@@ -232,6 +238,7 @@ TRIALS = Fold(
             ACCELERATED,
             How.SUM,
         ),
+        Column("told_us", "BIGINT", TOLD, How.SUM),
         Column("replicates", "BIGINT", "*", How.COUNT, ("replicate_requested",)),
         Column("certifications", "BIGINT", "*", How.COUNT, ("certification_recorded",)),
         Column("corrections", "BIGINT", "*", How.COUNT, ("correction_recorded",)),
@@ -288,7 +295,8 @@ TAKE_PATHS = """
 INSERT INTO facts.paths
 WITH RECURSIVE
   fresh AS (
-    SELECT DISTINCT campaign, parent AS trial FROM facts.batch WHERE type = 'hypothesis_proposed' AND parent < trial
+    SELECT DISTINCT campaign, coalesce(parent, told.parent) AS trial FROM facts.batch
+    WHERE type IN ('hypothesis_proposed', 'record_imported') AND coalesce(parent, told.parent) < trial
     EXCEPT SELECT campaign, trial FROM facts.paths),
   linked AS (
     SELECT f.campaign, f.trial, t.parent
@@ -312,7 +320,7 @@ TAKES: tuple[tuple[str, frozenset[str] | None], ...] = (
     (TRIALS.take, None),
     (RUNS.take, frozenset(RUNS.of)),
     (SCORES.take, frozenset(SCORES.of)),
-    (TAKE_PATHS, frozenset({"hypothesis_proposed"})),
+    (TAKE_PATHS, frozenset(_PROPOSED)),
 )
 """Statement, and the types of events that it is about (None: any), in the order to run them."""
 
@@ -378,8 +386,6 @@ def _body() -> dict[str, Kind]:
     used = set(re.findall(r"\w+", " ".join(take for take, _ in TAKES)))
     body: dict[str, Kind] = {}
     for model in BODIES:
-        if model is RecordImported:
-            continue  # of a record only its place is read, and its parts have names of their own
         for name in model.model_fields.keys() & used:
             kind = _kind(model.__annotations__[name])
             if body.setdefault(name, kind) != kind:
@@ -401,7 +407,7 @@ def _kind(annotation: Any) -> Kind:
     if origin is tuple:
         return [_kind(arguments[0])]
     if origin is Mapping:
-        return f"MAP(VARCHAR, {_kind(arguments[1])})"
+        return f"MAP(VARCHAR, {_sql(_kind(arguments[1]))})"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return {name: _kind(annotation.__annotations__[name]) for name in annotation.model_fields}
     return {int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}.get(annotation, "VARCHAR")

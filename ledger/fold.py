@@ -1,5 +1,9 @@
-"""Takes a few events into the typed tables one by one: for them DuckDB would spend longer planning than working."""
+"""Takes a few events into the typed tables one by one: for them DuckDB would spend longer planning than working.
 
+Imported records are not for it: they come many at a time, and the statements of `ledger.facts` read them.
+"""
+
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -114,10 +118,9 @@ class Folder:
 def _flat(written: Written) -> Fields:
     """Raises ValueError where the entry is not JSON, KeyError where it lacks a field of the envelope."""
     entry = from_json(written.entry)
-    # As in `facts.parse`: of a record only its place is read, and a withheld text is nothing.
-    body = {} if entry["type"] == "record_imported" else entry["body"]
     texts = from_json(written.texts) if written.texts is not None else {}
-    fields = {**body, **texts, **{name: entry[name] for name in facts.ENVELOPE}}
+    # As in `facts.parse`, a withheld text is nothing.
+    fields = {**entry["body"], **texts, **{name: entry[name] for name in facts.ENVELOPE}}
     fields["recorded_at"] = datetime.fromisoformat(fields["recorded_at"].removesuffix("Z"))
     return fields
 
@@ -166,6 +169,10 @@ _COMPUTED: dict[str, Callable[[Fields], Any]] = {
     "*": lambda fields: True,
     facts.PAID: lambda fields: None if fields.get("usd") is None else _whole(float(fields["usd"]), 1e9),
     facts.WAITED: lambda fields: None if fields.get("latency_s") is None else _whole(fields["latency_s"], 1e6),
+    facts.TRUST: lambda fields: fields.get("trust"),
+    facts.TOLD: lambda fields: None,
+    facts.AT: lambda fields: fields["recorded_at"],
+    facts.PROPOSER: lambda fields: fields.get("proposer"),
     facts.VERDICT: lambda fields: "baseline" if fields["type"] == "baseline_measured" else fields.get("verdict"),
     facts.TRAINED: lambda fields: _trained(fields, "wall_s"),
     facts.PREDICTED: lambda fields: _predicted(fields, "wall_s"),
@@ -176,7 +183,8 @@ _COMPUTED: dict[str, Callable[[Fields], Any]] = {
     facts.PREDICTED_WALL_S: lambda fields: _predicted(fields, "wall_s") / 1e6,
     facts.PREDICTED_CPU_S: lambda fields: _predicted(fields, "cpu_s") / 1e6,
 }
-"""What the expressions of `ledger.facts` say that are more than a path."""
+"""What the expressions of `ledger.facts` say that are more than a path, for events that happened here."""
+_COALESCE = re.compile(r"coalesce\(([\w.]+), (?:told|about)\.\w+\)")
 
 
 @cache
@@ -184,6 +192,8 @@ def _reader(says: str, kind: str) -> Callable[[Fields], Any]:
     """What an expression of `ledger.facts` gives for one event."""
     if says in _COMPUTED:
         return _COMPUTED[says]
+    if native := _COALESCE.fullmatch(says):
+        says = native[1]
     first, *rest = says.split(".")
 
     def read(fields: Fields) -> Any:

@@ -15,6 +15,7 @@ from ledger.fold import FEW, Folder
 from ledger.log import EventLog, LedgerError
 
 BATCH_EVENTS = 50_000
+IMPORTED = b'"type":"record_imported"'
 READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 VIEWS_SQL = resources.files("ledger").joinpath("views.sql").read_text()
 
@@ -121,7 +122,7 @@ class Views:
         """Fold a batch into the tables: all of it, or nothing."""
         self._connection.execute("BEGIN")
         try:
-            if len(batch) <= FEW:
+            if len(batch) <= FEW and not any(IMPORTED in written.entry for written in batch):
                 self._folder.take(batch)
             else:
                 self._take_many(batch)

@@ -33,7 +33,7 @@ SELECT t.campaign, t.trial, t.specialist, t.claimed_domain, NULL::VARCHAR AS obs
   sqrt(t.score_std ** 2 / t.score_n + c.score_std ** 2 / c.score_n) AS delta_champion_se,
   t.champion, t.gain, t.p_value, t.recipe, t.program, t.diff, t.session, t.proposed_at, t.decided_at,
   date_diff('us', t.proposed_at, t.decided_at) / 1e6 AS elapsed_s, t.runs,
-  (t.train_us + t.predict_us) / 1e6 AS seconds, t.train_us / 1e6 AS train_s, t.predict_us / 1e6 AS predict_s,
+  (t.train_us + t.predict_us + t.told_us) / 1e6 AS seconds, t.train_us / 1e6 AS train_s, t.predict_us / 1e6 AS predict_s,
   t.cpu_us / 1e6 AS cpu_s, t.accelerator_us / 1e6 AS accelerator_s, coalesce(s.input_tokens, 0) AS input_tokens,
   coalesce(s.output_tokens, 0) AS output_tokens, coalesce(s.nano_usd, 0) / 1e9 AS usd
 FROM facts.trials t
@@ -71,7 +71,7 @@ ORDER BY t.campaign, t.trial;
 CREATE VIEW failures AS
 SELECT campaign, label, claimed_domain, decided_at::DATE AS day, count(*) AS trials, min(trial) AS first_trial,
   max(trial) AS last_trial, min(decided_at) AS first_at, max(decided_at) AS last_at,
-  sum(train_us + predict_us)::BIGINT / 1e6 AS seconds
+  sum(train_us + predict_us + told_us)::BIGINT / 1e6 AS seconds
 FROM facts.trials
 WHERE label IS NOT NULL
 GROUP BY ALL
@@ -92,7 +92,7 @@ WITH
       count(*) FILTER (t.expected_delta IS NOT NULL AND t.score - p.score IS NOT NULL) AS predictions,
       avg((sign(t.expected_delta) = sign(t.score - p.score))::INT)
         FILTER (t.expected_delta IS NOT NULL AND t.score - p.score IS NOT NULL) AS sign_hit_rate,
-      sum(t.train_us + t.predict_us)::BIGINT / 1e6 AS seconds, sum(t.cpu_us)::BIGINT / 1e6 AS cpu_s
+      sum(t.train_us + t.predict_us + t.told_us)::BIGINT / 1e6 AS seconds, sum(t.cpu_us)::BIGINT / 1e6 AS cpu_s
     FROM facts.trials t
     LEFT JOIN facts.trials p ON p.campaign = t.campaign AND p.trial = t.parent
     WHERE t.specialist IS NOT NULL GROUP BY t.campaign, t.specialist)
@@ -114,7 +114,7 @@ WITH
       sum(nano_usd)::BIGINT / 1e9 AS usd, sum(latency_us)::BIGINT / 1e6 AS latency_s
     FROM facts.sessions GROUP BY campaign),
   executed AS (
-    SELECT campaign, sum(runs)::BIGINT AS runs, sum(train_us + predict_us)::BIGINT / 1e6 AS seconds,
+    SELECT campaign, sum(runs)::BIGINT AS runs, sum(train_us + predict_us + told_us)::BIGINT / 1e6 AS seconds,
       sum(cpu_us)::BIGINT / 1e6 AS cpu_s, sum(accelerator_us)::BIGINT / 1e6 AS accelerator_s,
       count(*) FILTER (verdict = 'kept' AND trust_least = 'measured' AND trust_most = 'measured') AS verified_gains,
       coalesce(sum(gain ORDER BY trial)
@@ -157,7 +157,7 @@ CREATE VIEW campaigns AS
 WITH
   started AS (
     SELECT campaign, recorded_at AS started_at, task, metric, unit, direction, proposer, isolation
-    FROM facts.campaigns WHERE type = 'campaign_started'),
+    FROM facts.campaigns WHERE type IN ('campaign_started', 'record_imported')),
   state AS (
     SELECT campaign, max_by(type, seq) AS last_state, max_by(reason, seq) AS reason FROM facts.campaigns GROUP BY campaign),
   counted AS (
@@ -169,10 +169,11 @@ WITH
       max(trial) FILTER (verdict IN ('baseline', 'kept')) AS champion,
       max_by(score, trial) FILTER (verdict IN ('baseline', 'kept')) AS champion_score,
       max_by(score_std, trial) FILTER (verdict IN ('baseline', 'kept')) AS champion_std,
-      sum(train_us + predict_us)::BIGINT / 1e6 AS seconds
+      sum(train_us + predict_us + told_us)::BIGINT / 1e6 AS seconds
     FROM facts.trials GROUP BY campaign),
   paid AS (SELECT campaign, sum(nano_usd)::BIGINT / 1e9 AS usd FROM facts.sessions GROUP BY campaign)
-SELECT s.*, CASE WHEN t.last_state = 'campaign_stopped' THEN 'stopped: ' || t.reason ELSE 'open' END AS state,
+SELECT s.*, CASE t.last_state WHEN 'campaign_stopped' THEN 'stopped: ' || t.reason WHEN 'record_imported' THEN 'imported' ELSE 'open' END
+    AS state,
   n.trials, n.kept, n.failed, n.unfinished, n.baseline, n.baseline_std, n.champion, n.champion_score, n.champion_std,
   n.seconds, coalesce(p.usd, 0) AS usd
 FROM started s

@@ -13,6 +13,7 @@ from ledger.events import RecordImported
 from ledger.importers import ImportFault, discover, read, take
 from ledger.importers.record import MAX_LINE_BYTES, Run
 from ledger.log import EventLog
+from ledger.views import Views
 from ledger.vocabulary import Evidence, FailureLabel, Verdict
 from tests.campaigns import write_campaign
 from tests.published import RUNS, published_runs
@@ -198,3 +199,23 @@ def test_the_published_runs_come_in_whole(tmp_path: Path) -> None:
     assert report.sound
     again = json.loads(invoke("import", folder, "--ledger", tmp_path / "l.db", "--json")[1])
     assert all(run["appended"] == 0 for run in again)
+
+
+def test_views_show_imported_trials_beside_those_that_ran_here(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    with EventLog.create(path) as log:
+        write_campaign(log, "toy-1", trials=2)
+        take(log, read_one(write_run(tmp_path / "a", BASELINE, KEPT, MANGLED)))
+        views = Views.of(log)
+        rows = views.query("FROM trials WHERE campaign = 'a' ORDER BY trial").records()
+        (campaign,) = views.query("FROM campaigns WHERE campaign = 'a'").records()
+        depths = views.query("SELECT trial, depth FROM lineage WHERE campaign = 'a' ORDER BY trial").rows
+        (native,) = views.query("SELECT count(*) FROM trials WHERE campaign = 'toy-1'").rows
+    assert [row["verdict"] for row in rows] == ["baseline", "kept", "discarded"]
+    assert [row["trust"] for row in rows] == ["self_reported"] * 3
+    assert (rows[1]["seconds"], rows[1]["delta_parent"]) == (1400.0, pytest.approx(-0.001))
+    assert str(rows[1]["proposed_at"]) == "2026-01-01 01:00:00"
+    assert (campaign["state"], campaign["task"], campaign["champion"]) == ("imported", "Parameter Golf", 1)
+    assert (campaign["proposer"], campaign["baseline"]) == ("importer:arr", 1.081)
+    assert depths == [(0, 0), (1, 1), (2, 2)]
+    assert native == (3,)
