@@ -7,6 +7,7 @@ import click
 from agents.commands import certify, run
 from agents.search import Search
 from agents.supervisor import CampaignError, Supervisor
+from audit.domains import observation_of
 from evaluators.commands import tasks
 from evaluators.task import Task, TaskError, find_task
 from ledger import terminal
@@ -67,7 +68,7 @@ EXPECTED = (
 """Failures of the world: one line and exit code 2."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "obj": observation_of})
 @click.version_option(version("labtrail"), prog_name="labtrail")
 def cli() -> None:
     """Closed-loop research on training recipes, with a record that holds up.

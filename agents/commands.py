@@ -12,7 +12,7 @@ from agents.certification import Certifier
 from agents.console import Narrator, show_summary, summarise
 from agents.record import Observer, Record
 from agents.search import Search
-from agents.supervisor import Bench, CampaignError, StopRules, Supervisor
+from agents.supervisor import Bench, CampaignError, Examiner, StopRules, Supervisor
 from evaluators.task import Contract, find_task
 from ledger import checkpoint
 from ledger.campaign import Campaign
@@ -42,7 +42,9 @@ from runners.local import LocalRunner
     metavar="EVENTS",
     help="Sign the log's head so often, and at the end.",
 )
+@click.pass_obj
 def run(
+    examine: Examiner | None,
     task: str,
     ledger: Path,
     trials: int,
@@ -79,7 +81,8 @@ def run(
         with Narrator(console, found.contract, trials) as narrator:
             runner = LocalRunner()
             try:
-                bench = Bench(found, log, Search(), runner, key, work, f"labtrail {version('labtrail')}")
+                program = f"labtrail {version('labtrail')}"
+                bench = Bench(found, log, Search(), runner, key, work, program, examine)
                 observe = _signing(narrator, log, heads_key, checkpoint_every)
                 drawn = secrets.randbelow(2**31) if seed is None else seed
                 campaign = Supervisor(bench, name, drawn, observe).run(StopRules(trials, hours))

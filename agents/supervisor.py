@@ -1,6 +1,7 @@
 """The loop: propose -> gate -> run -> measure -> verdict -> append; resumable, with stop rules."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from ledger.events import (
     CampaignStarted,
     CampaignStopped,
     DiffSubmitted,
+    DomainObserved,
     Draft,
     FailureLabelled,
     HypothesisProposed,
@@ -35,7 +37,7 @@ from ledger.keys import SigningKey
 from ledger.log import EventLog
 from ledger.recipes import Recipe, diff, digest_of
 from ledger.views import Views
-from ledger.vocabulary import FailureLabel, Verdict
+from ledger.vocabulary import FailureLabel, Role, Verdict
 from runners.protocol import InfrastructureError, Runner
 from runners.workspace import remove
 
@@ -43,6 +45,9 @@ MAX_TRIALS_LOST = 2
 """Trials in a row that may be given up so: one may be a recipe that attacks the runner, more are the machine."""
 SUPERVISOR = "supervisor:labtrail"
 GATE = "gate:legality"
+
+Examiner = Callable[[HypothesisProposed, Recipe, Recipe], DomainObserved]
+"""What an edit really changes, from proposal, parent and child; never raises. The auditor's, handed in from outside."""
 
 
 class CampaignError(Exception):
@@ -71,6 +76,8 @@ class Bench:
     work: Path
     """Scratch folder of this ledger; the writer's lock covers it, so that leftovers may be removed."""
     program: str
+    examine: Examiner | None = None
+    """None to leave it to `audit domains --record`."""
 
 
 class Supervisor:
@@ -312,6 +319,9 @@ class Supervisor:
         trial = self.campaign.trials[number]
         assert trial.proposal is not None
         recipe, parent = self._record.recipe(number), self._record.recipe(trial.proposal.parent)
+        if self._bench.examine is not None:
+            observed = self._bench.examine(trial.proposal, parent, recipe)
+            self._record.append(f"{Role.AUDITOR}:{observed.classifier}", observed, trial=number)
         specialist = self._contract.specialist(trial.proposal.specialist)
         known = {program: first for program, first in self.campaign.programs.items() if first != number}
         known[_program(self._record.recipe(0))] = 0

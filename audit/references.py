@@ -1,6 +1,7 @@
 """Every digest in an event that names a blob names one that is in the ledger, and no blob is there without a name."""
 
 import json
+from collections.abc import Mapping
 from typing import ClassVar
 
 from audit.file import UNREADABLE, BlobError, WithheldBlob
@@ -10,6 +11,7 @@ from ledger.events import CampaignResumed, CampaignStarted
 
 BLOBS: dict[str, tuple[str, ...]] = {
     "diff_submitted": ("diff",),
+    "domain_observed": ("request", "response"),
     "lineage_viewed": ("view",),
     "model_called": ("request", "response"),
     "record_imported": ("raw", "attachments"),
@@ -21,6 +23,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "campaign_started": ("recipe",),
     "certification_recorded": ("recipe",),
     "diff_submitted": ("parent_recipe", "recipe"),
+    "domain_observed": ("parent_recipe", "recipe"),
     "run_started": ("recipe",),
     "score_recorded": ("recipe",),
 }
@@ -59,10 +62,12 @@ class References(Rule):
             self._expect(step, "task", body.epoch.task)
         for field in BLOBS.get(step.event.type, ()):
             named = getattr(body, field)
-            for digest in [named] if isinstance(named, str) else named.values():
-                self._expect(step, field, digest)
+            for digest in named.values() if isinstance(named, Mapping) else [named]:
+                if digest is not None:
+                    self._expect(step, field, digest)
         for field in RECIPES.get(step.event.type, ()):
-            self._expect_recipe(step, field, getattr(body, field))
+            if (digest := getattr(body, field)) is not None:
+                self._expect_recipe(step, field, digest)
         if step.event.type == "run_finished" and getattr(body, "artifact", None) is not None:
             self._check.missed("trained artifacts and predictions: a digest of the artifact is all there is")
 

@@ -9,6 +9,7 @@ from audit.conduct import Autonomy, Closure, Epochs
 from audit.file import LedgerFile
 from audit.held import Held
 from audit.integrity import Blobs, Hashes, Row, Scan, Tree, check_file, rows
+from audit.observations import Observations
 from audit.outcome import Labels, Scores, Verdicts
 from audit.references import References
 from audit.report import Check, Report
@@ -33,6 +34,7 @@ RULES: tuple[type[Rule], ...] = (
     Sources,
     Reconstruction,
     Contracts,
+    Observations,
     Scores,
     Labels,
     Verdicts,

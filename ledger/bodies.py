@@ -168,6 +168,37 @@ class DiffSubmitted(Body):
     """Digest of the program up to comments and formatting: equal digests are replicates."""
 
 
+class DomainObserved(Body):
+    """What a trial's edit really changed, by an auditor; a later observation of a trial stands before earlier ones."""
+
+    TYPE: ClassVar[str] = "domain_observed"
+    method: Literal["code", "text", "claude"]
+    """From both versions of the program; from the author's words by rules; from these words by a language model."""
+    classifier: str
+    """Name and version of the rules or of the prompt: equal ones give equal answers from equal code."""
+    parent_recipe: Digest | None
+    """The two recipes that were compared; none where there was only text."""
+    recipe: Digest | None
+    observed_domain: Domain | None
+    """The primary surface; none where the edit changes nothing in meaning."""
+    shares: Mapping[Domain, Decimal]
+    """Every surface that changed, with its share of the edit."""
+    kind: Literal["structural", "dimensional", "scalar"] | None
+    strict_arch: bool
+    """Whether the model's forward computation changed structurally."""
+    undeclared: tuple[str, ...]
+    """Changes that the hypothesis does not mention: `surface file symbol`."""
+    evidence: Redactable
+    """One line: the change that weighs most, or the words that say it."""
+    model: str | None
+    """The language model that answered, and what it took; none for rules."""
+    input_tokens: Count | None
+    output_tokens: Count | None
+    request: Digest | None
+    """Both sides of the call, as blobs."""
+    response: Digest | None
+
+
 class TrialRejected(Body):
     """A gate refused the trial before a run."""
 
@@ -317,6 +348,7 @@ BODIES: tuple[type[Body], ...] = (
     SessionEnded,
     HypothesisProposed,
     DiffSubmitted,
+    DomainObserved,
     TrialRejected,
     RunStarted,
     RunFinished,

@@ -12,6 +12,7 @@ from ledger.events import (
     CertificationRecorded,
     CorrectionRecorded,
     DiffSubmitted,
+    DomainObserved,
     Epoch,
     Event,
     FailureLabelled,
@@ -50,6 +51,7 @@ class Phase(StrEnum):
     ABANDONED = "abandoned"
 
 
+_AFTER_THE_STOP = (CertificationRecorded, CorrectionRecorded, DomainObserved)
 OPEN_PHASES = frozenset(Phase) - {Phase.NEW, Phase.JUDGED, Phase.ABANDONED}
 
 
@@ -166,6 +168,10 @@ def advance(trial: Trial, event: Event) -> Trial:
             return _started(trial, body)
         case Phase.JUDGED, CertificationRecorded() if trial.certification is None:
             return replace(trial, certification=body)
+        case _, DomainObserved() if trial.diff is not None:
+            if (body.parent_recipe, body.recipe) != (trial.diff.parent_recipe, trial.diff.recipe):
+                raise GrammarError(f"{event.type} compares other recipes than trial {trial.number} has")
+            return trial
     raise GrammarError(f"{event.type} may not come while trial {trial.number} is {phase}")
 
 
@@ -245,7 +251,7 @@ class Campaign:
                 raise GrammarError(f"{event.type} may not come now in campaign {self.id}")
 
     def _apply_trial_event(self, event: Event, number: int) -> None:
-        if self.stopped is not None and not isinstance(event.body, CertificationRecorded | CorrectionRecorded):
+        if self.stopped is not None and not isinstance(event.body, _AFTER_THE_STOP):
             raise GrammarError(f"{event.type} after campaign_stopped")
         if isinstance(event.body, CorrectionRecorded):
             return

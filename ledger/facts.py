@@ -1,8 +1,8 @@
 """The typed tables that the log is folded into, and the statements that take a batch of entries in.
 
 A batch is parsed once into `facts.batch`, and every statement reads it from there. A row is only ever added to: the
-first value that an event gave stands, counts and sums are of whole numbers (microseconds, nano-dollars). So the rows
-are the same however the log is split into batches.
+first value that an event gave stands, but of observations the last; counts and sums are of whole numbers (microseconds,
+nano-dollars). So the rows are the same however the log is split into batches.
 """
 
 import json
@@ -29,6 +29,7 @@ class How(StrEnum):
     COUNT = "count({})"
     LEAST = "min({})"
     MOST = "max({})"
+    LAST = "max_by({}, seq)"
 
 
 _MERGED = {
@@ -37,6 +38,7 @@ _MERGED = {
     How.COUNT: "old.{0} + new.{0}",
     How.LEAST: "least(old.{0}, new.{0})",
     How.MOST: "greatest(old.{0}, new.{0})",
+    How.LAST: "coalesce(new.{0}, old.{0})",
 }
 
 
@@ -210,6 +212,13 @@ TRIALS = Fold(
         Column("recipe", "VARCHAR", "recipe"),
         Column("program", "VARCHAR", "program"),
         Column("diff", "VARCHAR", "diff"),
+        Column(
+            "observed",
+            "STRUCT(observed_domain VARCHAR, kind VARCHAR, strict_arch BOOLEAN, undeclared VARCHAR[])",
+            "row(observed_domain, kind, strict_arch, undeclared)",
+            How.LAST,
+            ("domain_observed",),
+        ),
         Column("verdict", "VARCHAR", VERDICT),
         Column("label", "VARCHAR", "coalesce(label, told.label)", of=_JUDGED),
         Column("reason", "VARCHAR", "reason", of=_JUDGED),

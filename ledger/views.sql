@@ -23,9 +23,9 @@ FROM facts.sessions
 ORDER BY campaign, started_at, session;
 
 CREATE VIEW trials AS
-SELECT t.campaign, t.trial, t.specialist, t.claimed_domain, NULL::VARCHAR AS observed_domain, NULL::VARCHAR AS kind,
-  NULL::BOOLEAN AS strict_arch, t.parent, t.operator, t.hypothesis, t.rationale, t.expected_delta, t.verdict, t.label,
-  t.reason, t.score, t.score_std, t.score_n,
+SELECT t.campaign, t.trial, t.specialist, t.claimed_domain, t.observed.observed_domain, t.observed.kind,
+  t.observed.strict_arch, t.observed.undeclared, t.parent, t.operator, t.hypothesis, t.rationale, t.expected_delta,
+  t.verdict, t.label, t.reason, t.score, t.score_std, t.score_n,
   CASE WHEN t.trust_least = t.trust_most THEN t.trust_least WHEN t.trust_least IS NOT NULL THEN 'mixed' END AS trust,
   t.score - p.score AS delta_parent,
   sqrt(t.score_std ** 2 / t.score_n + p.score_std ** 2 / p.score_n) AS delta_parent_se,

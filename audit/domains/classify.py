@@ -34,6 +34,13 @@ def classify(old: Recipe, new: Recipe) -> EditReport:
     A file that does not parse is named in `problems` and left out; other text files are attributed by the
     settings they hold.
     """
+    try:
+        return _classified(old, new)
+    except (RecursionError, MemoryError):
+        return EditReport.of((), ["the code is nested too deeply to be compared"])
+
+
+def _classified(old: Recipe, new: Recipe) -> EditReport:
     before, faults = parse(old.files)
     after, more_faults = parse(new.files)
     unread = faults.keys() | more_faults.keys()

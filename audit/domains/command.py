@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from audit.domains.observed import DomainAudit, Observed, domains_of
+from audit.domains.record import record
 from ledger.log import EventLog, LedgerError
 
 
@@ -18,17 +19,21 @@ class Unreadable(click.ClickException):
 @click.command("domains")
 @click.argument("ledger", type=click.Path(path_type=Path))
 @click.option("--trial", type=int, help="Explain one trial in detail.")
+@click.option("--record", "write", is_flag=True, help="Append what is found to the ledger, once a trial and version.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(ledger: Path, trial: int | None, as_json: bool) -> None:
+def command(ledger: Path, trial: int | None, write: bool, as_json: bool) -> None:
     """Show what each edit really changed, against what it claimed.
 
+    Reads only; --record appends one event a trial, which views show, and which `audit verify` makes again.
     Exit code 1 where an edit does other things than it says, 2 where the ledger cannot be read.
 
     Example: audit domains demo.db --trial 3
     """
     try:
-        with EventLog.read_only(ledger) as log:
+        with EventLog.open(ledger) if write else EventLog.read_only(ledger) as log:
             audit = domains_of(log)
+            if write:
+                click.echo(f"{record(log, audit)} of {len(audit.trials)} edits recorded", err=True)
     except (LedgerError, ValueError) as error:
         raise Unreadable(str(error)) from error
     chosen = [found for found in audit.trials if trial is None or found.trial == trial]

@@ -25,6 +25,9 @@ class Observed:
     trial: int
     claimed: Domain
     hypothesis: str
+    parent_recipe: str
+    recipe: str
+    """Digests of the two versions."""
     report: EditReport
     truth: Truth
     parent: ParentMismatch | None
@@ -37,11 +40,7 @@ class Observed:
     @property
     def strict_evidence(self) -> tuple[Change, ...]:
         """The changes that make it strictly architectural."""
-        return (
-            tuple(c for c in self.report.changes if c.forward and c.kind == "structural")
-            if self.report.strict_arch
-            else ()
-        )
+        return tuple(change for change in self.report.changes if change.strict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -147,6 +146,8 @@ def _observed(
         trial=trial.number,
         claimed=proposal.claimed_domain,
         hypothesis=proposal.hypothesis,
+        parent_recipe=versions[proposal.parent].digest,
+        recipe=recipe.digest,
         report=report,
         truth=undeclared(report, said, proposal.claimed_domain, surface),
         parent=nearest_parent(recipe, proposal.parent, versions),

@@ -56,6 +56,11 @@ class Change:
     """Whether it stands in code that computes or prints the metric."""
 
     @property
+    def strict(self) -> bool:
+        """Whether it changes the model's forward computation structurally."""
+        return self.domain is Domain.ARCH and self.kind is Kind.STRUCTURAL and self.forward
+
+    @property
     def weight(self) -> float:
         """Its share in the edit before normalising."""
         return KIND_WEIGHT[self.kind] * CONSEQUENCE[self.domain] * (0.2 if self.follows else 1.0)
@@ -91,9 +96,7 @@ class EditReport:
             domain=primary,
             shares={domain: round(weights[domain] / total, 3) for domain in order},
             kind=max(kinds or [c.kind for c in found], key=lambda kind: KIND_WEIGHT[kind], default=None),
-            strict_arch=any(
-                change.domain is Domain.ARCH and change.kind is Kind.STRUCTURAL and change.forward for change in found
-            ),
+            strict_arch=any(change.strict for change in found),
             changes=found,
             problems=tuple(problems),
         )
