@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from audit.domains import classify, command, domains_of, nearest_parent, same_program, undeclared
+from audit.domains.annotate import annotated
 from ledger.log import EventLog
 from ledger.recipes import Recipe
 from tests.campaigns import write_campaign
+from tests.test_domains_corpus import EDITS
 
 
 def edit(old: str, new: str, path: str = "train.py") -> tuple[Recipe, Recipe]:
@@ -80,7 +83,22 @@ def test_the_command_prints_the_table_and_explains_a_trial(log: EventLog) -> Non
     number = domains_of(log).trials[0].trial
     one = CliRunner().invoke(command, [str(log.path), "--trial", str(number)])
     assert f"trial {number}: claimed" in one.output
+    head = one.output.index("@@ -")
+    note, removed, added = (
+        one.output.index(text, head) for text in ("# opt, ", "\n-LEARNING_RATE", "\n+LEARNING_RATE")
+    )
+    assert head < note < removed < added, "the note stands between the head of its hunk and the lines"
     assert CliRunner().invoke(command, [str(log.path), "--json"]).output.startswith("{")
+
+
+@pytest.mark.slow
+def test_every_change_stands_in_the_annotated_diff() -> None:
+    for edit in EDITS[::8]:
+        report = classify(edit.old, edit.new)
+        text = list(annotated(edit.old, edit.new, report))
+        assert all(any(f"{change.symbol}: {change.evidence}" in line for line in text) for change in report.changes)
+        tail = next((i for i, line in enumerate(reversed(text)) if not line.startswith("# ")), 0)
+        assert tail == 0, (edit.id, text[-tail:])
 
 
 def test_a_missing_ledger_ends_in_one_line() -> None:

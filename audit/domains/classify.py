@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from audit.domains.canon import DEFINITIONS, FUNCTIONS
+from audit.domains.definitions import methods
 from audit.domains.difference import Edit, edits
 from audit.domains.flow import Flow
 from audit.domains.kinds import kind_of, only_initialises
-from audit.domains.matching import align, called, methods
+from audit.domains.matching import align
 from audit.domains.names import LOGGING, domain_of_name, snake
 from audit.domains.program import Program, parse
 from audit.domains.report import CONSEQUENCE, Change, EditReport, Kind
 from audit.domains.texts import text_changes
 from audit.domains.votes import Trace, Votes
+from audit.domains.words import called
 from ledger.recipes import Recipe
 from ledger.vocabulary import Domain
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import click
 
+from audit.domains.annotate import annotated
 from audit.domains.observed import DomainAudit, Observed, domains_of
 from audit.domains.record import record
 from ledger.log import EventLog, LedgerError
+from ledger.recipes import Recipe
 
 
 class Unreadable(click.ClickException):
@@ -18,7 +20,7 @@ class Unreadable(click.ClickException):
 
 @click.command("domains")
 @click.argument("ledger", type=click.Path(path_type=Path))
-@click.option("--trial", type=int, help="Explain one trial in detail.")
+@click.option("--trial", type=int, help="Explain one trial: its diff, each change annotated.")
 @click.option("--record", "write", is_flag=True, help="Append what is found to the ledger, once a trial and version.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(ledger: Path, trial: int | None, write: bool, as_json: bool) -> None:
@@ -34,15 +36,18 @@ def command(ledger: Path, trial: int | None, write: bool, as_json: bool) -> None
             audit = domains_of(log)
             if write:
                 click.echo(f"{record(log, audit)} of {len(audit.trials)} edits recorded", err=True)
+            chosen = [found for found in audit.trials if trial is None or found.trial == trial]
+            if trial is not None and not chosen:
+                raise Unreadable(f"{ledger}: expected a trial with a submitted edit, found none with number {trial}")
+            if as_json:
+                shown = audit.as_dict() if trial is None else [found.as_dict() for found in chosen]
+                click.echo(json.dumps(shown, indent=2))
+            elif trial is None:
+                click.echo(rendered(audit))
+            else:
+                click.echo("\n\n".join(explained(found, log) for found in chosen))
     except (LedgerError, ValueError) as error:
         raise Unreadable(str(error)) from error
-    chosen = [found for found in audit.trials if trial is None or found.trial == trial]
-    if trial is not None and not chosen:
-        raise Unreadable(f"{ledger}: expected a trial with a submitted edit, found none with number {trial}")
-    if as_json:
-        click.echo(json.dumps(audit.as_dict() if trial is None else [found.as_dict() for found in chosen], indent=2))
-    else:
-        click.echo(rendered(audit) if trial is None else "\n\n".join(explained(found) for found in chosen))
     if any(not found.truth.honest or found.parent is not None for found in chosen):
         raise click.exceptions.Exit(1)
 
@@ -67,8 +72,8 @@ def rendered(audit: DomainAudit) -> str:
     return "\n".join(lines)
 
 
-def explained(found: Observed) -> str:
-    """One trial in detail: every change with its place, surface, kind and evidence."""
+def explained(found: Observed, log: EventLog) -> str:
+    """One trial in detail: its diff with the surface, kind, symbol and evidence of every change. Raises LedgerError."""
     report = found.report
     shares = ", ".join(f"{domain} {share:.0%}" for domain, share in report.shares.items()) or "no change of meaning"
     lines = [
@@ -76,11 +81,8 @@ def explained(found: Observed) -> str:
         f"kind {report.kind or 'none'}, strict architecture {'yes' if report.strict_arch else 'no'}",
         f"hypothesis: {_printable(found.hypothesis)}",
     ]
-    lines += [
-        f"  {change.file}:{change.lines[0]} {change.symbol} [{change.domain}, {change.kind}"
-        f"{', follows another change' if change.follows else ''}] {_printable(change.evidence)}"
-        for change in report.changes
-    ]
+    parent, recipe = (Recipe.load(digest, log.blob) for digest in (found.parent_recipe, found.recipe))
+    lines += ["", *(_printable(line) for line in annotated(parent, recipe, report)), ""]
     return "\n".join([*lines, *report.problems, *_faults(found)])
 
 

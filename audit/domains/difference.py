@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from audit.domains.canon import DEFINITIONS, FUNCTIONS, Definition, Function, Prints, blocks_of, locals_of
-from audit.domains.matching import Trees, rename_names
+from audit.domains.definitions import Trees
+from audit.domains.matching import rename_names
 
 _BLOCKS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try)
 _ALIKE = 0.35

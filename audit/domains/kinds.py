@@ -6,10 +6,10 @@ import math
 from audit.domains.canon import DEFINITIONS, FUNCTIONS
 from audit.domains.difference import Edit
 from audit.domains.flow import Flow
-from audit.domains.matching import called
 from audit.domains.names import LOGGING, is_size, snake
 from audit.domains.report import Kind
 from audit.domains.votes import Trace
+from audit.domains.words import called
 from ledger.vocabulary import Domain
 
 _FILLS = frozenset(

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from audit.domains.canon import DEFINITIONS, FUNCTIONS, Function, arguments_of, canonical
-from audit.domains.matching import Trees, called, methods
+from audit.domains.definitions import Trees, methods
 from audit.domains.names import snake
+from audit.domains.words import called
 
 
 def parse(files: Mapping[str, str]) -> tuple[Trees, dict[str, str]]:

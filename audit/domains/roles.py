@@ -6,9 +6,9 @@ from collections import Counter
 from functools import cached_property
 
 from audit.domains.canon import Function
-from audit.domains.matching import called
 from audit.domains.names import snake
 from audit.domains.program import Program
+from audit.domains.words import called
 from ledger.vocabulary import Domain
 
 _MODULES = frozenset(

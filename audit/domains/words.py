@@ -65,3 +65,11 @@ def defaults_of(args: ast.arguments) -> list[tuple[str, ast.expr | None]]:
         *zip(positional, [*missing, *args.defaults], strict=True),
         *zip((arg.arg for arg in args.kwonlyargs), args.kw_defaults, strict=True),
     ]
+
+
+def called(call: ast.Call) -> str:
+    """Last part of the name that is called; empty for a call of an expression."""
+    match call.func:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+    return ""
