@@ -16,7 +16,7 @@ from audit.domains.program import Program, parse
 from audit.domains.report import CONSEQUENCE, Change, EditReport, Kind
 from audit.domains.texts import text_changes
 from audit.domains.votes import Trace, Votes
-from audit.domains.words import called
+from audit.domains.words import called, target_word
 from ledger.recipes import Recipe
 from ledger.vocabulary import Domain
 
@@ -157,9 +157,20 @@ class _Attribution:
             return None
         function = flow.program.function_of(node)
         role = flow.roles.of(function)
+        if role is None and self._is_tally():
+            return Domain.EVAL
         if role is None or (function is not None and isinstance(flow.program.parent.get(node), ast.arguments)):
             return None
         return self._inside(role)
+
+    def _is_tally(self) -> bool:
+        """Whether it stands in what a measured value is computed from, in code that does a bit of everything."""
+        match self.flow.program.statement_of(self.node):
+            case ast.Assign(targets=[target], value=value) | ast.AugAssign(target=target, value=value):
+                name = snake(target_word(target) or "")
+                measured = domain_of_name(name) is Domain.EVAL and _TALLY.search(name) is not None
+                return measured and any(isinstance(part, ast.Call) for part in ast.walk(value))
+        return False
 
     def _inside(self, role: Domain) -> Domain:
         """A place inside a function that has a surface; a plain value in a model's constructor is followed on."""

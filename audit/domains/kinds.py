@@ -106,7 +106,12 @@ def only_initialises(node: ast.stmt, flow: Flow) -> bool:
         return False
     for part in ast.walk(node):
         match part:
-            case ast.Call() if called(part) not in _INITIALISERS | _ARITHMETIC | {"range", "no_grad", "enumerate"}:
+            case ast.Call() if called(part) not in _INITIALISERS | _ARITHMETIC | {
+                "range",
+                "no_grad",
+                "enumerate",
+                "detach",
+            }:
                 return False
             case ast.Assign(targets=[target], value=value):
                 if not isinstance(target, ast.Attribute | ast.Name | ast.Subscript) or not _is_arithmetic(value):
@@ -172,7 +177,23 @@ def _of_values(old: ast.AST, new: ast.AST, domain: Domain, flow: Flow, trace: Tr
                 return _of_flags(x, y, new, domain, flow, trace)
             if (not x) != (not y) and trace.tested and domain is not Domain.SYS:
                 return Kind.STRUCTURAL
+            if domain is Domain.ARCH and _picks(new, flow):
+                return Kind.STRUCTURAL
     return _size_or_scalar(new, domain, flow, trace)
+
+
+def _picks(node: ast.AST, flow: Flow) -> bool:
+    """Whether a number in the running model picks one of several values: another number is other wiring."""
+    above = flow.program.parent.get(node)
+    function = flow.program.function_of(node)
+    return (
+        isinstance(above, ast.Subscript)
+        and above.slice is node
+        and not (isinstance(above.value, ast.Attribute) and above.value.attr == "shape")
+        and function is not None
+        and function.name != "__init__"
+        and flow.roles.is_forward(node)
+    )
 
 
 def _of_flags(x: object, y: object, node: ast.AST, domain: Domain, flow: Flow, trace: Trace) -> Kind:

@@ -11,7 +11,7 @@ from ledger.recipes import Recipe
 from ledger.vocabulary import Role
 
 RULES = 1
-"""Rises with every change of the rules that changes an answer: a test on the corpus says when."""
+"""Rises with every change of the rules that changes an answer."""
 CLASSIFIER = f"domains-{RULES}/py{sys.version_info.major}.{sys.version_info.minor}"
 """The syntax tree of a program is one of a version of Python, and so is what is read in it."""
 MAX_UNDECLARED = 40

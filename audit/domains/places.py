@@ -129,6 +129,9 @@ class Places:
     def _note(self, node: ast.AST, around: list[ast.AST], trace: Trace) -> None:
         for below, above in pairwise(around):
             match above:
+                case ast.Attribute(attr="shape" | "size" | "dtype" | "device" | "ndim"):
+                    # What is read is the form of a tensor; its values size nothing.
+                    return
                 case ast.Call() if called(above) in SHAPES and below is not above.func:
                     trace.shaped = True
                 case ast.Slice():

@@ -59,7 +59,7 @@ _FUNCTION_NAMES = (
     (Domain.LOSS, r"loss|cross_entropy|criterion|objective"),
     (
         Domain.DATA,
-        r"load_data|loader|get_batch|next_batch|batches|tokeni[sz]|shuffle|augment|crop|flip|cutout|translate|shard|dataset|pack_doc|pack_seq"
+        r"load_data|loader|(?:data|batch|token)_(?:gen|iter|stream)|get_batch|next_batch|batches|tokeni[sz]|shuffle|augment|crop|flip|cutout|translate|shard|dataset|pack_doc|pack_seq"
         r"|load_tokens|read_tokens|mixup|cutmix|curriculum|sample_",
     ),
     (
