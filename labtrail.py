@@ -30,6 +30,7 @@ from ledger.log import EventLog, LedgerError
 from ledger.redaction import RedactionError
 from ledger.views import QueryError, Views
 from runners.commands import doctor
+from runners.isolation import IsolationError
 
 __all__ = ["Campaign", "EventLog", "Frame", "Ledger", "Search", "Supervisor", "Task", "Views", "find_task"]
 
@@ -63,6 +64,7 @@ EXPECTED = (
     QueryError,
     ImportFault,
     BrowseError,
+    IsolationError,
     OSError,
 )
 """Failures of the world: one line and exit code 2."""

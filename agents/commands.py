@@ -21,6 +21,7 @@ from ledger.keys import SigningKey, publish
 from ledger.log import EventLog, LedgerError
 from ledger.terminal import home, ledger_option, log_key, screen
 from ledger.views import Views
+from runners.isolation import choose
 from runners.local import LocalRunner
 
 
@@ -63,6 +64,8 @@ def run(
     if hours is not None and not math.isfinite(hours):
         raise click.BadParameter(f"expected a number of hours, found {hours}", param_hint="--hours")
     found = find_task(task)
+    # Before anything is written: a task may demand a tier that this machine does not offer.
+    isolation = choose(found.contract.isolation)
     key = key or home() / "evaluator.key"
     publish(SigningKey.load_or_create(key, "labtrail-evaluator"), key)
     heads_key = log_key()
@@ -79,7 +82,7 @@ def run(
             checkpoint.extends(log, checkpoint.Checkpoint.parse(checkpoint.read(held).text))
         work = ledger.absolute().with_name(ledger.name + ".work")
         with Narrator(console, found.contract, trials) as narrator:
-            runner = LocalRunner()
+            runner = LocalRunner(isolation)
             try:
                 program = f"labtrail {version('labtrail')}"
                 bench = Bench(found, log, Search(), runner, key, work, program, examine)

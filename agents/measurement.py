@@ -152,4 +152,7 @@ def facts_of(run: int, result: RunResult) -> RunFinished:
         artifact_bytes=result.artifact_bytes,
         log=digest_of(result.log),
         load_1m=result.load_1m,
+        host=result.host,
+        gpus=result.gpus,
+        threads=result.threads,
     )

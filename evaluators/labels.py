@@ -28,6 +28,10 @@ def _process_failure(
             return FailureLabel.OUT_OF_MEMORY, f"{name} was killed at {facts.max_rss_bytes / 1e6:,.0f} MB"
         case "log":
             return FailureLabel.CRASH, f"{name} was killed for printing more than its log budget"
+        case "disk":
+            return FailureLabel.CRASH, f"{name} was killed for writing more to storage than its budget"
+        case "runner":
+            return FailureLabel.CRASH, f"{name} took the runner's own process with it"
         case "processes":
             return FailureLabel.CRASH, f"{name} was killed for starting more processes than its budget"
         case "stopped":

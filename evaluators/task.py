@@ -94,8 +94,12 @@ class Budgets(Part):
     """Wall-clock seconds of each prediction process."""
     memory_bytes: int = Field(gt=0)
     log_bytes: int = Field(gt=0)
+    written_bytes: int = Field(default=2_000_000_000, gt=0)
+    """Bytes that one process tree may write to storage, deleted files included."""
     processes: int = Field(gt=0)
     threads: int = Field(gt=0)
+    gpus: int = Field(default=0, ge=0)
+    """GPUs that a run needs; without one no device of them is visible to it."""
 
 
 class Seeds(Part):
@@ -153,6 +157,8 @@ class Contract(Part):
     metric: Metric
     gates: tuple[Gate, ...] = ()
     budgets: Budgets
+    isolation: Literal["process", "namespaces"] | None = None
+    """The weakest tier of `runners.sandbox` that the task may be run in; none where any will do."""
     seeds: Seeds
     noise: Noise
     evaluator: EvaluatorContract

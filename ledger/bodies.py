@@ -33,12 +33,20 @@ class ProcessFacts(Part):
 
     exit_code: int | None
     signal: int | None
-    killed_for: Literal["wall", "cpu", "memory", "log", "processes", "stopped"] | None
+    killed_for: Literal["wall", "cpu", "memory", "log", "disk", "processes", "runner", "stopped"] | None
+    """The budget that it passed; `runner` where it took the runner's own process with it, `stopped` by a person."""
     wall_s: Seconds
     cpu_s: Seconds
-    """User and system time of the process and every child it waited for, from fork to exit."""
+    """User and system time of the process and every child it waited for, from fork to exit.
+
+    This and the counts below are 0 where `killed_for` is `runner`: nobody was left to count.
+    """
     max_rss_bytes: Count
     log_bytes: Count
+    written_bytes: Count | None = None
+    """Bytes sent to storage; none where the kernel does not count them. Since version 3 of run_finished."""
+    waited_s: Seconds | None = None
+    """How long the main thread was ready to run and had no core: contention. Since version 3 of run_finished."""
 
 
 class CampaignStarted(Body):
@@ -223,7 +231,7 @@ class RunFinished(Body):
     """Facts of one run."""
 
     TYPE: ClassVar[str] = "run_finished"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
     run: Count
     train: ProcessFacts
     predict: tuple[ProcessFacts, ...]
@@ -235,6 +243,12 @@ class RunFinished(Body):
     """The machine's one-minute load average when the run began: a stamp of contention."""
     accelerator_peak_bytes: Count | None = None
     """Peak device memory as the driver reports it; none where the run had no accelerator. Since version 2."""
+    host: str | None = None
+    """Name of the machine. Since version 3, as all below."""
+    gpus: tuple[str, ...] | None = None
+    """Models of the GPUs that the recipe could see."""
+    threads: Count | None = None
+    """Threads that numeric libraries were told to use."""
 
 
 class ScoreRecorded(Body):

@@ -114,6 +114,7 @@ def _gained(**gained: object) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 UPCASTERS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {
     ("run_finished", 1): _gained(accelerator_peak_bytes=None),
+    ("run_finished", 2): _gained(host=None, gpus=None, threads=None),
     ("record_imported", 1): _gained(about=None, told=None, attachments={}),
 }
 """(type, version) -> the body of the next version. Runs on read; a stored entry is never rewritten."""

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -18,8 +19,12 @@ from typing import BinaryIO, Self
 
 from evaluators.task import Budgets
 from ledger.events import ProcessFacts
+from runners.isolation import choose
+from runners.machine import device_files, gpus
+from runners.namespaces import DATA, WORKSPACE
 from runners.protocol import InfrastructureError, RunResult, RunSpec
-from runners.sandbox import MARK, Limits, sweep
+from runners.sandbox import Limits
+from runners.tree import MARK, sweep
 from runners.workspace import Artifact, Refused, freeze, open_plain, remove, write_recipe
 from runners.zygote import BOOT, Order, receive, send
 
@@ -35,9 +40,10 @@ class LocalRunner:
     """Runs recipes on this machine. Not for use by two threads at a time."""
 
     name = "local"
-    isolation = "process"
 
-    def __init__(self) -> None:
+    def __init__(self, isolation: str | None = None) -> None:
+        """`isolation` is a tier of `runners.isolation`; the strongest that works here where it is not given."""
+        self.isolation = isolation or choose(None)
         self._warm: _WarmProcess | None = None
 
     def run(self, spec: RunSpec, into: Path) -> RunResult:
@@ -64,7 +70,9 @@ class LocalRunner:
 
     def _ready(self, spec: RunSpec) -> "_WarmProcess":
         """The warm process for this contract; a new one where it is dead or holds other libraries."""
-        wanted = (spec.contract.recipe.preload, spec.contract.budgets.threads)
+        contract = spec.contract
+        devices = device_files() if contract.budgets.gpus else ()
+        wanted = (self.isolation, contract.recipe.preload, contract.budgets.threads, devices)
         if self._warm is None or not self._warm.alive or self._warm.holds != wanted:
             self.close()
             self._warm = _WarmProcess(*wanted)
@@ -90,12 +98,17 @@ class _Run:
             answers=answers,
             log=bytes(self._log[: self._spec.contract.budgets.log_bytes]),
             load_1m=load_1m,
+            host=socket.gethostname(),
+            gpus=gpus() if self._spec.contract.budgets.gpus else (),
+            threads=self._spec.contract.budgets.threads,
         )
 
     def _train(self) -> tuple[ProcessFacts, Artifact | None]:
         cell = self._cell("train")
         (cell / "out").mkdir()
-        words = {"{data}": str(self._spec.data.absolute()), "{out}": str(cell / "out"), "{seed}": str(self._spec.seed)}
+        inside, data = self._inside(cell), self._spec.data.absolute()
+        words = {"{data}": DATA if self._is_in_room else str(data), "{out}": str(inside / "out")}
+        words["{seed}"] = str(self._spec.seed)
         recipe, budgets = self._spec.contract.recipe, self._spec.contract.budgets
         facts = self._execute(cell, _filled(recipe.train, words), budgets.train_s)
         artifact = None
@@ -134,11 +147,20 @@ class _Run:
         return cell
 
     def _answer(self, index: int, cell: Path) -> ProcessFacts:
-        answer = cell / "output" / "answer.npy"
-        words = {"{model}": str(cell / "model"), "{input}": str(cell / "input.npy"), "{output}": str(answer)}
+        inside = self._inside(cell)
+        words = {"{model}": str(inside / "model"), "{input}": str(inside / "input.npy")}
+        words["{output}"] = str(inside / "output" / "answer.npy")
         words["{seed}"] = str(self._spec.seed)
         contract = self._spec.contract
         return self._execute(cell, _filled(contract.recipe.predict, words), contract.budgets.predict_s)
+
+    @property
+    def _is_in_room(self) -> bool:
+        return self._warm.isolation == "namespaces"
+
+    def _inside(self, cell: Path) -> Path:
+        """A cell's path as its process finds it."""
+        return Path(WORKSPACE) if self._is_in_room else cell
 
     def _cell(self, name: str) -> Path:
         """A new folder with the recipe and an empty home, whatever an earlier process left under its name."""
@@ -153,7 +175,9 @@ class _Run:
         budgets = self._spec.contract.budgets
         limits = _limits(budgets, wall_s, max(0, budgets.log_bytes - self._output_bytes))
         self._note(f"--- {cell.name} ---\n")
-        facts, output = self._warm.execute(Order(argv, str(cell / "recipe"), str(cell / "home"), limits))
+        data = str(self._spec.data.absolute()) if cell.name == "train" else None
+        order = Order(argv, str(cell), str(self._inside(cell)), data, limits)
+        facts, output = self._warm.execute(order)
         self._output_bytes += facts.log_bytes
         self._log += output
         return facts
@@ -174,11 +198,16 @@ class _Run:
         return paths
 
 
+class _Lost(InfrastructureError):
+    """The warm process died or had to be killed."""
+
+
 class _WarmProcess:
     """The supervisor's end of a warm process."""
 
-    def __init__(self, preload: tuple[str, ...], threads: int) -> None:
-        self.holds = (preload, threads)
+    def __init__(self, isolation: str, preload: tuple[str, ...], threads: int, devices: tuple[str, ...]) -> None:
+        self.holds = (isolation, preload, threads, devices)
+        self.isolation = isolation
         self._mark = secrets.token_hex(16)
         self._home = Path(tempfile.mkdtemp(prefix="labtrail-runner-"))
         self._channel, far_end = socket.socketpair()
@@ -187,7 +216,7 @@ class _WarmProcess:
         command = [sys.executable, "-P", "-s", "-B", "-c", BOOT, package, str(far_end.fileno()), str(os.getpid())]
         with far_end, (self._home / "stderr").open("wb") as stderr:
             self._process = subprocess.Popen(
-                [*command, *preload],
+                [*command, isolation, os.pathsep.join(devices), *preload],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
@@ -203,8 +232,18 @@ class _WarmProcess:
         return self._process.poll() is None
 
     def execute(self, order: Order) -> tuple[ProcessFacts, bytes]:
-        """Facts and log of one process tree. Raises InfrastructureError; the warm process is then gone."""
-        message, output = self._ask(asdict(order), order.limits.wall_s + GRACE_S)
+        """Facts and log of one process tree. Raises InfrastructureError; the warm process is then gone.
+
+        Where the warm process dies or stops under a recipe that can reach it, the facts say so instead.
+        """
+        began_s = time.monotonic()
+        try:
+            message, output = self._ask(asdict(order), order.limits.wall_s + GRACE_S)
+        except _Lost as lost:
+            if self.isolation != "process":
+                raise
+            # In this tier a recipe can do it, and would be given the same seed again: it is the recipe's own end.
+            return _ended_with_runner(time.monotonic() - began_s), f"--- {lost} ---\n".encode()
         return ProcessFacts.model_validate(message), output
 
     def end(self) -> None:
@@ -228,9 +267,9 @@ class _WarmProcess:
             message, output = receive(self._channel)
         except TimeoutError as error:
             self._kill()
-            raise InfrastructureError(f"the warm process said nothing for {patience_s:.0f} s; it was killed") from error
+            raise _Lost(f"the warm process said nothing for {patience_s:.0f} s; it was killed") from error
         except (EOFError, ConnectionError) as error:
-            raise InfrastructureError(self._death()) from error
+            raise _Lost(self._death()) from error
         except BaseException:
             self.end()
             raise
@@ -251,6 +290,13 @@ class _WarmProcess:
         return f"the warm process {how}: {lines[-1] if lines else 'it printed nothing'}; the next run starts a new one"
 
 
+def _ended_with_runner(wall_s: float) -> ProcessFacts:
+    """Nobody was left to count."""
+    return ProcessFacts(
+        exit_code=None, signal=None, killed_for="runner", wall_s=wall_s, cpu_s=0.0, max_rss_bytes=0, log_bytes=0
+    )
+
+
 def _environment(home: Path, threads: int, mark: str) -> dict[str, str]:
     environment = {name: os.environ[name] for name in PASSED if name in os.environ}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
@@ -261,7 +307,7 @@ def _environment(home: Path, threads: int, mark: str) -> dict[str, str]:
 
 
 def _limits(budgets: Budgets, wall_s: float, log_bytes: int) -> Limits:
-    return Limits(wall_s, budgets.memory_bytes, log_bytes, budgets.processes, budgets.threads)
+    return Limits(wall_s, budgets.memory_bytes, log_bytes, budgets.written_bytes, budgets.processes, budgets.threads)
 
 
 def _filled(command: tuple[str, ...], words: Mapping[str, str]) -> tuple[str, ...]:

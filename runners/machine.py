@@ -15,7 +15,7 @@ from typing import Literal
 import psutil
 
 from evaluators.task import Contract
-from runners.isolation import tiers
+from runners.isolation import IsolationError, choose, tiers
 
 DISK_BYTES = 2_000_000_000
 """Free space below which a campaign may end early: logs, artifacts and the ledger."""
@@ -46,6 +46,12 @@ def gpus() -> tuple[str, ...]:
         lines = path.read_text(errors="replace").splitlines()
         found += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
     return tuple(found)
+
+
+def device_files() -> tuple[str, ...]:
+    """The device files and driver facts that a program on a GPU needs."""
+    found = [str(path) for path in sorted(Path("/dev").glob("nvidia*")) if not path.is_dir()]
+    return (*found, *(path for path in ("/dev/kfd", "/dev/dri") if Path(path).exists()))
 
 
 def _isolation() -> Iterator[Check]:
@@ -110,6 +116,14 @@ def _extras() -> Iterator[Check]:
 
 def _needs(contract: Contract) -> Iterator[Check]:
     budgets, cores = contract.budgets, len(os.sched_getaffinity(0))
+    if contract.isolation is not None:
+        try:
+            yield _need("isolation", f"{contract.isolation} demanded, {choose(contract.isolation)} used", True, "")
+        except IsolationError as error:
+            yield _need("isolation", f"{contract.isolation} demanded", False, str(error))
+    if budgets.gpus:
+        count = len(gpus())
+        yield _need("GPUs", f"{budgets.gpus} of {count}", budgets.gpus <= count, "use a machine with more GPUs")
     yield _need("threads", f"{budgets.threads} of {cores} cores", budgets.threads <= cores, "use a larger machine")
     available = psutil.virtual_memory().available
     wanted = f"{budgets.memory_bytes / 1e9:.1f} GB of {available / 1e9:.1f} GB"

@@ -45,6 +45,12 @@ class RunResult:
     """Standard output and error of all processes under a headline each, at most `log_bytes` of the budgets."""
     load_1m: float
     """The machine's one-minute load average when the run began."""
+    host: str
+    """Name of the machine that the recipe ran on."""
+    gpus: tuple[str, ...]
+    """Models of the GPUs that it could see."""
+    threads: int
+    """Threads that numeric libraries were told to use."""
 
 
 class Runner(Protocol):

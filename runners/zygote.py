@@ -5,7 +5,6 @@ It imports nothing but Python's own library and its sandbox, so that a recipe st
 
 import atexit
 import builtins
-import contextlib
 import gc
 import importlib
 import json
@@ -26,7 +25,22 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, NoReturn
 
-from runners.sandbox import Limits, Stopped, adopt, confine, watch
+from runners import seccomp
+from runners.kernel import NEW_PID, enter
+from runners.namespaces import (
+    USERS,
+    Keeper,
+    Nursery,
+    RoomError,
+    become_mapped_user,
+    check_apart,
+    close_all_but,
+    enter_room,
+    installation,
+    shown_folders,
+)
+from runners.sandbox import Limits, adopt, confine, die_with
+from runners.tree import Place, Stopped, watch, written_of
 
 BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from runners.zygote import main; main(*sys.argv[2:])"
 """The program to start with `python -c`: package folder, descriptor, process id, modules. Works where the package is
@@ -36,11 +50,14 @@ _FRAME = struct.Struct("!II")
 
 @dataclass(frozen=True)
 class Order:
-    """One process to run: `argv` in `folder`, with `home` as its home and temporary folder."""
+    """One process to run: `argv` in `inside`/recipe, with `inside`/home as its home and temporary folder."""
 
     argv: tuple[str, ...]
-    folder: str
-    home: str
+    workspace: str
+    inside: str
+    """The workspace as the process finds it; another name in tier "namespaces"."""
+    data: str | None
+    """Training data that it may read."""
     limits: Limits
 
 
@@ -57,7 +74,39 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], bytes]:
     return message, _exactly(channel, payload_bytes)
 
 
-def main(descriptor: str, supervisor: str, *preload: str) -> None:
+class _Warm:
+    """What this process has made ready for its children."""
+
+    def __init__(self, isolation: str, package: str, devices: tuple[str, ...]) -> None:
+        """While it is small, and before `adopt` closes /proc/self to an unprivileged user.
+
+        Raises OSError, RoomError.
+        """
+        self._nursery: Nursery | None = None
+        # Kept open: it tells of this process and of every child that was waited for.
+        self._io = os.open("/proc/self/io", os.O_RDONLY) if Path("/proc/self/io").exists() else None
+        # A user of its own for each warm process: the kernel's limit on processes then is the recipe's.
+        self.user = USERS[os.getpid() % len(USERS)]
+        self._shown: tuple[str, ...] = ()
+        if isolation == "namespaces":
+            self._shown = shown_folders(package)
+            seccomp.program()
+            become_mapped_user()
+            self._nursery = Nursery(installation(package), devices, self.user)
+
+    def place(self, order: Order) -> Place:
+        """A room that is ready, in tier "namespaces". Raises RoomError."""
+        keeper = None
+        if self._nursery:
+            check_apart(order.workspace, self._shown)
+            keeper = self._nursery.build(order.workspace, order.data)
+        return Place(keeper, self._nursery.pid if self._nursery else None, self._written_bytes)
+
+    def _written_bytes(self) -> int | None:
+        return None if self._io is None else written_of(os.pread(self._io, 1 << 12, 0).decode())
+
+
+def main(descriptor: str, supervisor: str, isolation: str, devices: str, *preload: str) -> None:
     """Serve the process `supervisor` over the socket `descriptor` until it closes it or dies."""
     # A socket, not a pipe: /proc/PID/fd/N of a socket cannot be opened, so no recipe can write facts into it.
     channel = socket.socket(fileno=int(descriptor))
@@ -66,12 +115,15 @@ def main(descriptor: str, supervisor: str, *preload: str) -> None:
     supervisor_end = os.pidfd_open(int(supervisor))
     if os.getppid() != int(supervisor):
         return
-    adopt()
+    doing = f"open {isolation}"
     try:
+        warm = _Warm(isolation, sys.path[0], tuple(filter(None, devices.split(os.pathsep))))
+        adopt()
         for name in preload:
+            doing = f"preload {name}"
             importlib.import_module(name)
     except Exception as error:  # the process boundary: the supervisor raises it as an infrastructure error
-        send(channel, {"error": f"cannot preload {name}: {type(error).__name__}: {error}"})
+        send(channel, {"error": f"cannot {doing}: {type(error).__name__}: {error}"})
         return
     # Libraries take themselves apart at exit, torch for 90 ms: not the recipe's time, and the child just ends.
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
@@ -81,13 +133,13 @@ def main(descriptor: str, supervisor: str, *preload: str) -> None:
     gc.freeze()
     send(channel, {"ready": True})
     try:
-        _serve(channel, supervisor_end)
+        _serve(warm, channel, supervisor_end)
     except (Stopped, EOFError, ConnectionError):
         # Its home, see `runners.local`: a supervisor that died cannot remove it.
         shutil.rmtree(os.environ["HOME"], ignore_errors=True)
 
 
-def _serve(channel: socket.socket, supervisor_end: int) -> None:
+def _serve(warm: _Warm, channel: socket.socket, supervisor_end: int) -> None:
     poller = select.poll()
     poller.register(channel, select.POLLIN)
     poller.register(supervisor_end, select.POLLIN)
@@ -96,55 +148,63 @@ def _serve(channel: socket.socket, supervisor_end: int) -> None:
             raise Stopped
         message, _ = receive(channel)
         order = Order(**{**message, "argv": tuple(message["argv"]), "limits": Limits(**message["limits"])})
-        send(channel, *_execute(order, (channel.fileno(), supervisor_end)))
+        send(channel, *_execute(warm, order, (channel.fileno(), supervisor_end)))
 
 
-def _execute(order: Order, stops: tuple[int, ...]) -> tuple[dict[str, object], bytes]:
+def _execute(warm: _Warm, order: Order, stops: tuple[int, ...]) -> tuple[dict[str, object], bytes]:
     """Facts and log of one process tree, or the reason why it could not be started."""
     log, log_end = os.pipe()
     trouble, trouble_end = os.pipe()
     try:
+        place = warm.place(order)
+        if place.keeper:
+            enter(place.keeper.pidfd, NEW_PID)
         parent, started_s = os.getpid(), time.monotonic()
         pid = os.fork()
         if pid == 0:
-            _become(order, parent, log_end, trouble_end)
-        facts, output = watch(pid, started_s, order.limits, log, stops)
+            _become(order, place.keeper, warm.user, parent, log_end, trouble_end)
+        facts, output = watch(pid, place, started_s, order.limits, log, stops)
+        if place.keeper:
+            os.close(place.keeper.pidfd)
         os.set_blocking(trouble, False)
         os.close(trouble_end)
         trouble_end = -1
         if reason := os.read(trouble, 1 << 12):
             return {"error": reason.decode(errors="replace")}, b""
         return asdict(facts), output
+    except RoomError as error:
+        return {"error": f"cannot build a room for the recipe: {error}"}, b""
     finally:
         for descriptor in (log, log_end, trouble, trouble_end):
             if descriptor >= 0:
                 os.close(descriptor)
 
 
-def _become(order: Order, parent: int, log: int, trouble: int) -> NoReturn:
+def _become(order: Order, keeper: Keeper | None, user: int, parent: int, log: int, trouble: int) -> NoReturn:
     """The child's life. Until it is confined, a failure is the machine's; from then on it is the recipe's."""
     try:
-        confine(order.limits, parent, order.folder, log)
-        os.environ.update(HOME=order.home, TMPDIR=order.home)
+        # The parent of a room's process is outside of what it can number.
+        seen = 0 if keeper else parent
+        confine(order.limits, seen, log, own_user=keeper is not None and os.geteuid() == 0)
+        if keeper:
+            enter_room(keeper, user)
+            die_with(seen)
+        os.chdir(f"{order.inside}/recipe")
+        home = f"{order.inside}/home"
+        os.environ.update(HOME=home, TMPDIR=home, USER="recipe", LOGNAME="recipe")
         tempfile.tempdir = None
         _reseed()
+        if keeper:
+            seccomp.install()
     except BaseException as error:  # the process boundary: nothing may return into the parent's code
         os.write(trouble, f"{type(error).__name__}: {error}".encode()[: 1 << 12])
         os._exit(1)
-    _close_all_but_standard()
+    close_all_but((0, 1, 2))
     code = 1
     try:
         code = _program(order)
     finally:
         os._exit(code)
-
-
-def _close_all_but_standard() -> None:
-    for link in list(Path("/proc/self/fd").iterdir()):
-        # The listing's own descriptor is gone already.
-        with contextlib.suppress(OSError):
-            if int(link.name) > 2:
-                os.close(int(link.name))
 
 
 def _reseed() -> None:
@@ -156,7 +216,7 @@ def _reseed() -> None:
 def _program(order: Order) -> int:
     """Run the command to its end; the exit code that the interpreter would give."""
     if order.argv[0] == "python" and len(order.argv) > 1 and not order.argv[1].startswith("-"):
-        code = _script(order.argv[1:], order.folder)
+        code = _script(order.argv[1:], f"{order.inside}/recipe")
         try:
             # What an interpreter does at its end, without tearing down every module.
             threading._shutdown()  # type: ignore[attr-defined]

@@ -206,7 +206,7 @@ def test_what_is_wrong_is_named(content: bytes, message: str) -> None:
 
 
 def test_numbers_that_overflow_to_infinity_are_refused() -> None:
-    with pytest.raises(EventError, match=r"run_finished version 2, field load_1m"):
+    with pytest.raises(EventError, match=r"run_finished version 3, field load_1m"):
         decode(entry(FINISHED).replace(b'"load_1m":0.5', b'"load_1m":1e999'))
 
 
@@ -283,17 +283,25 @@ def test_bodies_and_events_cannot_be_changed() -> None:
         event.body.run = 1  # type: ignore[attr-defined]
 
 
-def test_version_1_of_run_finished_is_read_as_version_2() -> None:
+def test_version_1_of_run_finished_is_read_as_version_3() -> None:
     event = decode(RUN_FINISHED_V1)
     assert event.version == 1, "the stored version stays visible"
     assert isinstance(event.body, RunFinished)
     assert event.body.accelerator_peak_bytes is None
+    assert (event.body.host, event.body.gpus, event.body.threads) == (None, None, None)
+    assert (event.body.train.written_bytes, event.body.train.waited_s) == (None, None)
     assert event.body.train == PROCESS
 
 
 def test_version_1_of_run_finished_may_not_hold_the_field_of_version_2() -> None:
     forged = RUN_FINISHED_V1[:-2] + b',"accelerator_peak_bytes":5}}'
     with pytest.raises(EventError, match="run_finished version 1, unknown field 'accelerator_peak_bytes'"):
+        decode(forged)
+
+
+def test_version_2_of_run_finished_may_not_hold_the_fields_of_version_3() -> None:
+    forged = RUN_FINISHED_V1.replace(b'"version":1', b'"version":2')[:-2] + b',"accelerator_peak_bytes":5,"host":"m"}}'
+    with pytest.raises(EventError, match="run_finished version 2, unknown field 'host'"):
         decode(forged)
 
 

@@ -15,6 +15,7 @@ import pytest
 from evaluators.task import Budgets, Contract, EvaluatorContract, Metric, Noise, RecipeContract, Seeds, Specialist
 from ledger.recipes import Recipe, digest_of
 from ledger.vocabulary import Domain
+from runners.isolation import TIERS, tiers
 from runners.local import LocalRunner
 from runners.protocol import InfrastructureError, Runner, RunResult, RunSpec
 from runners.workspace import remove
@@ -55,15 +56,19 @@ def daemon(note):
 KEEP = "open(sys.argv[2] + '/weights', 'w').write('w')\n"
 
 
-@pytest.fixture(params=[LocalRunner])
+@pytest.fixture(params=TIERS)
 def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
-    with request.param() as made:
+    obstacle = next(tier.obstacle for tier in tiers() if tier.name == request.param)
+    if obstacle:
+        pytest.skip(obstacle)
+    with LocalRunner(request.param) as made:
         yield made
 
 
 @pytest.fixture
 def local() -> Iterator[LocalRunner]:
-    with LocalRunner() as made:
+    """The tier in which a recipe can reach the warm process, and leave notes where tests find them."""
+    with LocalRunner("process") as made:
         yield made
 
 
@@ -287,10 +292,10 @@ def test_nothing_left_is_no_artifact(runner: Runner, tmp_path: Path, train: str)
 # Budgets
 
 
-def test_wall_budget_kills_the_whole_tree(runner: Runner, tmp_path: Path) -> None:
+def test_wall_budget_kills_the_whole_tree(local: LocalRunner, tmp_path: Path) -> None:
     note = tmp_path / "daemon"
     train = DAEMON + f"daemon(Path({str(note)!r}))\nimport signal\nsignal.signal(15, signal.SIG_IGN)\ntime.sleep(60)"
-    result = run(runner, tmp_path, train, limits=budgets(train_s=0.5))
+    result = run(local, tmp_path, train, limits=budgets(train_s=0.5))
     assert (result.train.killed_for, result.train.signal, result.train.exit_code) == ("wall", 9, None)
     assert 0.5 <= result.train.wall_s < 1.5
     assert gone(int(note.read_text()))
@@ -362,7 +367,7 @@ def test_process_budget_kills(runner: Runner, tmp_path: Path) -> None:
         ("os.symlink('/etc/passwd', out + '/link')", "link is a symbolic link"),
         ("os.symlink('/etc', out + '/link')", "link is a symbolic link"),
         ("os.rmdir(out); os.symlink('/etc', out)", "out cannot be read"),
-        ("os.link('/etc/passwd', out + '/name')", "name has"),
+        ("open(out + '/../own', 'w'); os.link(out + '/../own', out + '/name')", "name has"),
         ("os.mkfifo(out + '/pipe')", "pipe is not a regular file"),
         ("socket.socket(socket.AF_UNIX).bind(out + '/sock')", "sock is not a regular file"),
         ("open(out.encode() + b'/\\xff', 'w')", "is not a short printable path"),
@@ -372,11 +377,7 @@ def test_process_budget_kills(runner: Runner, tmp_path: Path) -> None:
     ],
 )
 def test_artifact_of_other_than_plain_files_is_refused(runner: Runner, tmp_path: Path, leave: str, reason: str) -> None:
-    prelude = f"import os, socket, sys\nout = sys.argv[2]\nos.chdir({str(tmp_path)!r})\n"
-    try:
-        os.link("/etc/passwd", tmp_path / "probe")
-    except OSError:
-        leave = leave.replace("/etc/passwd", str(tmp_path / "data" / "examples"))
+    prelude = "import os, socket, sys\nout = sys.argv[2]\n"
     if "AF_UNIX" in leave:
         leave = "os.chdir(out); " + leave.replace("out + '/sock'", "'sock'")
     result = run(runner, tmp_path, prelude + leave)
@@ -392,7 +393,7 @@ def test_answer_that_is_no_plain_file_is_refused(runner: Runner, tmp_path: Path,
     assert result.answers == ()
 
 
-def test_daemon_of_training_is_dead_before_prediction(runner: Runner, tmp_path: Path) -> None:
+def test_daemon_of_training_is_dead_before_prediction(local: LocalRunner, tmp_path: Path) -> None:
     note = tmp_path / "daemon"
     predict = f"""
 import os, sys
@@ -402,7 +403,7 @@ try:
 except ProcessLookupError:
     open(sys.argv[3], "w").write("dead")
 """
-    result = run(runner, tmp_path, "import sys\n" + KEEP + DAEMON + f"daemon(Path({str(note)!r}))", predict)
+    result = run(local, tmp_path, "import sys\n" + KEEP + DAEMON + f"daemon(Path({str(note)!r}))", predict)
     assert [path.read_text() for path in result.answers] == ["dead", "dead"]
     assert result.train.exit_code == 0
 
@@ -413,7 +414,7 @@ def test_only_the_artifact_passes_from_process_to_process(runner: Runner, tmp_pa
 import os, sys, tempfile
 from pathlib import Path
 here = Path.cwd()
-into = here.parent.parent
+into = here.parent if here.is_relative_to("/workspace") else here.parent.parent
 def texts(*folders):
     paths = [path for folder in folders for path in Path(folder).rglob("*") if path.suffix != ".py"]
     return [path.read_bytes() for path in paths if path.is_file()]
@@ -435,7 +436,7 @@ Path(tempfile.gettempdir(), "stowed").write_text("stowed")
         assert len(result.answers) == 2, result.log.decode()
 
 
-def test_artifact_that_a_prediction_changes_is_not_used_again(runner: Runner, tmp_path: Path) -> None:
+def test_artifact_that_a_prediction_changes_is_not_used_again(local: LocalRunner, tmp_path: Path) -> None:
     predict = (
         PREDICT
         + """
@@ -444,7 +445,7 @@ for path in Path.cwd().parent.parent.rglob("weights"):
     path.write_text("better")
 """
     )
-    result = run(runner, tmp_path, predict=predict)
+    result = run(local, tmp_path, predict=predict)
     assert len(result.predict) == len(result.answers) == 1
     assert b"nested/weights changed after it was frozen" in result.log
 
@@ -459,7 +460,7 @@ seen = []
 for pid in (os.getpid(), os.getppid()):
     try:
         seen.append(Path(f"/proc/{pid}/environ").read_bytes())
-    except PermissionError:
+    except OSError:
         pass
 print(dict(os.environ), seen, os.listdir("/proc/self/fd"), sys.path)
 """
@@ -474,7 +475,7 @@ print(dict(os.environ), seen, os.listdir("/proc/self/fd"), sys.path)
 # The world fails
 
 
-def test_interrupt_kills_and_is_passed_on(runner: Runner, tmp_path: Path) -> None:
+def test_interrupt_kills_and_is_passed_on(local: LocalRunner, tmp_path: Path) -> None:
     note = tmp_path / "daemon"
     train = DAEMON + f"daemon(Path({str(note)!r}))\ntime.sleep(60)"
 
@@ -485,10 +486,10 @@ def test_interrupt_kills_and_is_passed_on(runner: Runner, tmp_path: Path) -> Non
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        run(runner, tmp_path, train)
+        run(local, tmp_path, train)
     thread.join()
     assert gone(int(note.read_text()))
-    assert run(runner, tmp_path).artifact
+    assert run(local, tmp_path).artifact
 
 
 def test_many_runs_leak_nothing(runner: Runner, tmp_path: Path) -> None:
@@ -522,7 +523,7 @@ import sys
 sys.path[:0] = {sys.path!r}
 from pathlib import Path
 from tests.test_runners import LocalRunner, run
-run(LocalRunner(), Path({str(tmp_path)!r}), {train!r})
+run(LocalRunner("process"), Path({str(tmp_path)!r}), {train!r})
 """)
     with subprocess.Popen(
         [sys.executable, str(script)], cwd=Path(__file__).parents[1], env={"TMPDIR": str(tmp_path)}
@@ -538,28 +539,30 @@ run(LocalRunner(), Path({str(tmp_path)!r}), {train!r})
 
 
 @pytest.mark.parametrize("cleared", [False, True])
-def test_death_of_the_warm_process_is_an_infrastructure_error(
-    local: LocalRunner, tmp_path: Path, cleared: bool
-) -> None:
+def test_recipe_that_kills_the_warm_process_has_crashed(local: LocalRunner, tmp_path: Path, cleared: bool) -> None:
+    """An infrastructure error would give it the same seed again: a way to draw until a timing is lucky."""
     note = tmp_path / "daemon"
     train = DAEMON + f"daemon(Path({str(note)!r}))\n"
     train += f"import ctypes\nif {cleared}: ctypes.CDLL(None).prctl(1, 0)\n"
     train += f"Path({str(tmp_path / 'main')!r}).write_text(str(os.getpid()))\nos.kill(os.getppid(), 9)\ntime.sleep(60)"
-    with pytest.raises(InfrastructureError, match="the warm process was killed by SIGKILL"):
-        run(local, tmp_path, train)
+    result = run(local, tmp_path, train)
+    assert (result.train.killed_for, result.train.exit_code, result.artifact) == ("runner", None, None)
+    assert b"the warm process was killed by SIGKILL" in result.log
     for pid in (note, tmp_path / "main"):
         assert gone(int(pid.read_text()), within_s=0.5)
     assert run(local, tmp_path).artifact
 
 
-def test_stopped_warm_process_is_killed_after_its_grace(
+def test_recipe_that_stops_the_warm_process_has_crashed(
     local: LocalRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("runners.local.GRACE_S", 0.3)
     note = tmp_path / "daemon"
     train = DAEMON + f"daemon(Path({str(note)!r}))\nos.kill(os.getppid(), 19)\ntime.sleep(60)"
-    with pytest.raises(InfrastructureError, match="said nothing for 1 s"):
-        run(local, tmp_path, train, limits=budgets(train_s=1))
+    result = run(local, tmp_path, train, limits=budgets(train_s=1))
+    assert result.train.killed_for == "runner"
+    assert result.train.wall_s >= 1.3
+    assert b"said nothing for 1 s" in result.log
     assert gone(int(note.read_text()), within_s=0.5)
     assert run(local, tmp_path).artifact
 
