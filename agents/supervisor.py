@@ -107,6 +107,7 @@ class Supervisor:
         if work.exists() and not work.is_dir():
             raise CampaignError(f"{work} is in the way: expected a scratch folder or nothing; move it elsewhere")
         remove(work)
+        work.mkdir(parents=True, mode=0o700)
         public, hidden = work / "public", work / "hidden"
         for folder in (public, hidden):
             folder.mkdir(parents=True, mode=0o700)

@@ -199,6 +199,10 @@ class Evaluator:
                 folder.unlink(missing_ok=True)
             folder.mkdir(parents=True, mode=0o700)
         self._code.prepare(self._public, self._hidden)
+        # A recipe may be another user: training data are for everybody who can enter the folder above.
+        for path in (self._public, *self._public.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 class MeasuringProcess:

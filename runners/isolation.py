@@ -76,6 +76,9 @@ def rehearse() -> None:
             enter_room(keeper, USERS.start)
             die_with(0)
             seccomp.install()
+            places = [path for path in installation(package) if Path(path).exists()]
+            if closed := [path for path in places if not os.access(path, os.R_OK)]:
+                raise PermissionError(f"{closed[0]} is closed to other users")
             code = 0
         except OSError as error:
             print(error, file=sys.stderr)
@@ -89,6 +92,8 @@ def _advice(said: str) -> str:
     """How to get what the kernel refused."""
     if "mount proc" in said:
         return "the container hides parts of /proc: start it with `--security-opt systempaths=unconfined`"
+    if "closed to other users" in said:
+        return "as root, recipes are another user, who must be able to read it: `chmod -R o+rX` it"
     if "mount_setattr" in said:
         return "it needs Linux 5.12 or later"
     if "unshare" in said and os.geteuid() == 0:

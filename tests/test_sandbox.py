@@ -11,10 +11,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runners.isolation import tiers
+from agents.search import Search
+from agents.supervisor import Bench, StopRules, Supervisor
+from audit.verify import verify
+from evaluators.task import Task
+from ledger.events import RunFinished, RunStarted
+from ledger.keys import SigningKey
+from ledger.log import EventLog
+from runners.isolation import IsolationError, choose, tiers
 from runners.local import LocalRunner
 from runners.namespaces import RoomError, check_apart
 from runners.protocol import InfrastructureError, RunResult
+from tests.conftest import copy_toy
 from tests.test_runners import MIB, budgets, gone, run
 
 OBSTACLE = next(tier.obstacle for tier in tiers() if tier.name == "namespaces")
@@ -401,6 +409,34 @@ def test_facts_of_a_room_are_those_of_the_recipe(room: LocalRunner, tmp_path: Pa
     assert result.train.waited_s is not None
     assert result.host == socket.gethostname()
     assert result.gpus == ()
+
+
+def test_campaign_in_rooms_records_them_and_audits_clean(
+    tmp_path: Path, room: LocalRunner, log: EventLog, evaluator_key: SigningKey
+) -> None:
+    os.umask(0o077)
+    try:
+        task = Task.load(copy_toy(tmp_path / "task"))
+        key = tmp_path / "keys" / "evaluator.key"
+        bench = Bench(task, log, Search(), room, key, tmp_path / "work", "test")
+        done = Supervisor(bench, "toy-1", 1, lambda event, campaign: None).run(StopRules(1))
+    finally:
+        os.umask(0o022)
+    assert done.trials[1].outcome is not None
+    bodies = [event.body for event in log.events()]
+    assert {body.isolation for body in bodies if isinstance(body, RunStarted)} == {"namespaces"}
+    finished = [body for body in bodies if isinstance(body, RunFinished)]
+    assert all(body.threads == 1 and body.host == socket.gethostname() and body.gpus == () for body in finished)
+    faults = [finding for check in verify(log.path).checks for finding in check.findings if finding.is_fault]
+    assert faults == []
+
+
+def test_tier_that_a_task_demands_is_used_or_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose("namespaces") == choose("process") == choose(None) == "namespaces"
+    monkeypatch.setattr("runners.isolation._obstacle", lambda: "unshare: no; let users make namespaces")
+    assert choose("process") == choose(None) == "process"
+    with pytest.raises(IsolationError, match=r"the task demands isolation 'namespaces'.*let users make namespaces"):
+        choose("namespaces")
 
 
 def test_ledger_within_python_s_own_folders_is_refused() -> None:

@@ -43,7 +43,8 @@ class Scripted:
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[LocalRunner]:
-    with LocalRunner() as runner:
+    """The tier in which a recipe can reach data and processes: what becomes of it is the supervisor's to tell."""
+    with LocalRunner("process") as runner:
         yield runner
 
 
