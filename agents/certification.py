@@ -47,7 +47,7 @@ class Certifier:
             )
         remove(self.work)
         public, hidden = self.work / "public", self.work / "hidden"
-        for folder in (public, hidden):
+        for folder in (self.work, public, hidden):
             folder.mkdir(parents=True, mode=0o700)
         try:
             with MeasuringProcess(self.task, public, hidden, self.key, self.work / "measure.log") as instrument:

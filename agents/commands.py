@@ -127,9 +127,10 @@ def certify(ledger: Path, campaign: str | None, task: str | None, key: Path | No
         started = record.campaign.started
         assert started is not None
         found = find_task(task or started.task)
+        isolation = choose(found.contract.isolation)
         work = ledger.absolute().with_name(ledger.name + ".work")
         console = screen()
-        with console.status(f"measuring the champion of {record.campaign.id}"), LocalRunner() as runner:
+        with console.status(f"measuring the champion of {record.campaign.id}"), LocalRunner(isolation) as runner:
             body = Certifier(found, record, runner, key or home() / "evaluator.key", work).certify()
         checkpoint.sign(log, heads_key)
     contract, champion = found.contract, record.campaign.champion
