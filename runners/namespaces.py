@@ -74,7 +74,8 @@ def installation(package: str) -> tuple[str, ...]:
     """Folders of the system and of Python that every recipe may read."""
     prefixes = (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)
     libraries = [path for path in sys.path if path and Path(path).is_dir() and Path(path) != Path(package)]
-    return (*_SYSTEM, *_PROCESSORS, *prefixes, *libraries, *os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep))
+    loaded = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    return tuple(path for path in (*_SYSTEM, *_PROCESSORS, *prefixes, *libraries, *loaded) if path.startswith("/"))
 
 
 def check_apart(workspace: str, shown: Iterable[str]) -> None:
@@ -86,7 +87,8 @@ def check_apart(workspace: str, shown: Iterable[str]) -> None:
 
 def shown_folders(package: str) -> tuple[str, ...]:
     """`installation`, without links. Raises RoomError where that would show the user's home."""
-    home = os.path.realpath(pwd.getpwuid(os.getuid()).pw_dir)
+    # A user without an entry, as containers have them, has no home.
+    home = next((os.path.realpath(entry.pw_dir) for entry in pwd.getpwall() if entry.pw_uid == os.getuid()), "")
     shown = tuple(os.path.realpath(path) for path in installation(package) if path.startswith("/"))
     for path in shown:
         if is_below(home, path) and path not in _SYSTEM:
@@ -215,7 +217,9 @@ def _keep(channel: socket.socket, life: int, workspace: str, data: str | None, u
         mount("scratch", path, "tmpfs", NO_SUID | NO_DEV, f"mode=1777,size={SCRATCH_BYTES},nr_inodes=10000")
     mount("proc", "/proc", "proc", NO_SUID | NO_DEV | NO_EXEC)
     detach("/old")
-    prctl(_PR_SET_DUMPABLE, 0)
+    if os.geteuid() == 0:
+        # Elsewhere its capabilities keep it from the recipe, and the warm process could no longer enter the room.
+        prctl(_PR_SET_DUMPABLE, 0)
     signal.signal(signal.SIGCHLD, _collect)
     usage = getrusage(RUSAGE_SELF)
     _tell(channel, cpu_s=usage.ru_utime + usage.ru_stime)
