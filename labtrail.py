@@ -16,12 +16,13 @@ from ledger.browse.command import browse
 from ledger.browse.site import BrowseError
 from ledger.campaign import Campaign
 from ledger.checkpoint import CheckpointError
-from ledger.commands.ask import lineage, status
 from ledger.commands.custody import backup_command, checkpoint_command, keygen, prove_command
 from ledger.commands.export import export_command
 from ledger.commands.intake import import_command
+from ledger.commands.lineage import lineage
 from ledger.commands.own import own
 from ledger.commands.sql import sql
+from ledger.commands.status import status
 from ledger.commands.witness import witness_command
 from ledger.events import EventError
 from ledger.importers import ImportFault
@@ -42,6 +43,7 @@ COMMANDS = (
     status,
     lineage,
     sql,
+    export_command,
     browse,
     import_command,
     own,
@@ -50,7 +52,6 @@ COMMANDS = (
     witness_command,
     backup_command,
     prove_command,
-    export_command,
 )
 """In the order of `labtrail --help`."""
 EXPECTED = (

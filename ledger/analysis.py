@@ -83,10 +83,7 @@ class Ledger:
     @property
     def names(self) -> tuple[str, ...]:
         """Every view and table there is to ask."""
-        found = self._first.query(
-            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'main' ORDER BY 1"
-        ).rows
-        return tuple(row[0] for row in found)
+        return self._first.names
 
     def columns(self, name: str) -> tuple[str, ...]:
         """Columns of one view."""
@@ -139,6 +136,22 @@ class Ledger:
     def campaigns(self) -> Frame:
         """One row a campaign."""
         return self.sql("FROM campaigns")
+
+    def sessions(self) -> Frame:
+        """One row a session of a specialist."""
+        return self.sql("FROM sessions")
+
+    def costs(self) -> Frame:
+        """Tokens, money and seconds, and what a gain cost."""
+        return self.sql("FROM costs")
+
+    def evidence(self) -> Frame:
+        """Which kinds of evidence there are for each trial."""
+        return self.sql("FROM evidence")
+
+    def epochs(self) -> Frame:
+        """The spans in which scores may be compared."""
+        return self.sql("FROM epochs")
 
     def refresh(self) -> None:
         """Take events that were appended since. Raises QueryError."""

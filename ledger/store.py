@@ -4,11 +4,12 @@ import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 from sqlite_utils import Database
 
@@ -131,12 +132,18 @@ def write_whole(path: Path, content: bytes) -> None:
     sync_folder(path)
 
 
-def write_new(path: Path, content: bytes) -> None:
-    """Write a new file, whole or not at all. Raises LedgerError where something stands at `path`."""
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that gets its name, whole and durable, when the block ends well.
+
+    Raises LedgerError where something stands at `path`.
+    """
+    if path.exists():
+        raise LedgerError(f"{path}: expected no file, found one; choose another name")
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
     try:
         with draft.open("xb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.link(draft, path)

@@ -97,6 +97,12 @@ class Views:
         with reading(self._connection, sql):
             return self._connection.sql(sql).to_arrow_table()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every table and view there is to ask, in alphabetical order."""
+        query = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'main' ORDER BY 1"
+        return tuple(row[0] for row in self.query(query).rows)
+
     def last_campaign(self, wanted: str | None = None) -> str:
         """The campaign that started last, or the one wanted where it exists. Raises LedgerError."""
         names = [row[0] for row in self.query("SELECT campaign FROM campaigns ORDER BY started_at").rows]

@@ -10,7 +10,7 @@ from ledger.analysis import Ledger
 from ledger.answers import csv_of, json_of, markdown_of, parquet_of, table_of
 from ledger.named import library
 from ledger.prompt import converse
-from ledger.store import write_new
+from ledger.store import new_file
 from ledger.terminal import emit, home, screen, wide
 
 FORMATS = ("table", "csv", "json", "parquet", "markdown")
@@ -67,7 +67,8 @@ def sql(
         emit(_text(found, form, sys.stdout.isatty()))
     else:
         content = parquet_of(found) if form == "parquet" else _text(found, form, False).encode(errors="replace")
-        write_new(out, content)
+        with new_file(out) as target:
+            target.write(content)
         click.echo(f"{out}: {found.num_rows:,} rows")
 
 
