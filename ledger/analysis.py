@@ -10,12 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import duckdb
 import pyarrow as pa
 
 from ledger.log import EventLog, LedgerError
 from ledger.named import query_named
-from ledger.views import Views, reading
+from ledger.views import Views, in_memory, reading
 
 ORIGIN = "ledger"
 """The column that says which ledger a row is from, where there is more than one."""
@@ -62,7 +61,7 @@ class Ledger:
                 views.lock_down()
                 self._views[str(path)] = views
             self._first = next(iter(self._views.values()))
-            self._joined = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
+            self._joined = in_memory()
             stack.callback(self._joined.close)
             self._resources = stack.pop_all()
         self._as_of = as_of

@@ -36,8 +36,8 @@ class Table:
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
 
-def empty(threads: int | None = None) -> duckdb.DuckDBPyConnection:
-    """A DuckDB in memory with every view, and no rows; it never fetches an extension."""
+def in_memory(threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB in memory that never fetches an extension, and takes no Python variable for a table."""
     config: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
@@ -45,7 +45,12 @@ def empty(threads: int | None = None) -> duckdb.DuckDBPyConnection:
     }
     if threads is not None:
         config["threads"] = threads
-    connection = duckdb.connect(":memory:", config=config)
+    return duckdb.connect(":memory:", config=config)
+
+
+def empty(threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB in memory with every view, and no rows."""
+    connection = in_memory(threads)
     connection.execute(facts.schema())
     connection.execute(VIEWS_SQL)
     return connection
