@@ -191,8 +191,9 @@ class EventLog:
     def head(self) -> Head:
         """Size and root as stored in the file. Raises LedgerError where there is none."""
         for size, root in self._select("SELECT size, root FROM head"):
-            return Head(size, root)
-        raise LedgerError(f"{self.path}: the ledger has no head; run `audit verify`")
+            if isinstance(size, int) and isinstance(root, bytes):
+                return Head(size, root)
+        raise LedgerError(f"{self.path}: the ledger has no head that can be read; run `audit verify`")
 
     def entries(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, bytes, bytes]]:
         """(seq, entry, leaf) as stored, unchecked, in order of seq."""
