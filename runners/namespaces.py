@@ -55,6 +55,8 @@ _PROCESSORS = ("/sys/devices/system/cpu", "/sys/devices/system/node")
 _SCRATCH = ("/tmp", "/dev/shm")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _PR_SET_DUMPABLE = 4
+Again = list[tuple[str, str]]
+"""Folders below a room's scratch, as they are named and where they lie."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,8 @@ def close_all_but(kept: Iterable[int]) -> None:
 
 
 def _serve(channel: socket.socket, life: int, shown: tuple[str, ...], devices: tuple[str, ...], user: int) -> None:
+    # A room's own /tmp would hide what is installed below it.
+    again = [(path, os.path.realpath(path)) for path in sorted(shown, key=len) if _is_scratch(path)]
     try:
         unshare(NEW_NS)
         _furnish(shown, devices, user)
@@ -183,11 +187,17 @@ def _serve(channel: socket.socket, life: int, shown: tuple[str, ...], devices: t
         workspace, data = json.loads(request)
         pid = os.fork()
         if pid == 0:
-            _open_room(channel, life, workspace, data, user)
+            _open_room(channel, life, again, workspace, data, user)
         os.waitpid(pid, 0)
 
 
-def _open_room(channel: socket.socket, life: int, workspace: str, data: str | None, user: int) -> NoReturn:
+def _is_scratch(path: str) -> bool:
+    return any(is_below(os.path.normpath(path), scratch) for scratch in _SCRATCH)
+
+
+def _open_room(
+    channel: socket.socket, life: int, again: Again, workspace: str, data: str | None, user: int
+) -> NoReturn:
     """Leave the machine's namespaces and fork the keeper, which then is a child of the warm process."""
     try:
         unshare(_KINDS | NEW_PID)
@@ -195,14 +205,14 @@ def _open_room(channel: socket.socket, life: int, workspace: str, data: str | No
         if pid:
             _tell(channel, pid=pid)
         else:
-            _keep(channel, life, workspace, data, user)
+            _keep(channel, life, again, workspace, data, user)
     except BaseException as error:  # the process boundary: the warm process raises it
         _tell(channel, error=f"{type(error).__name__}: {error}")
     finally:
         os._exit(0)
 
 
-def _keep(channel: socket.socket, life: int, workspace: str, data: str | None, user: int) -> None:
+def _keep(channel: socket.socket, life: int, again: Again, workspace: str, data: str | None, user: int) -> None:
     """Be process 1: complete the room, then collect orphans until the warm process is gone or ends it."""
     # What has no handler, process 1 does not receive from inside its namespace, SIGKILL and SIGSTOP included.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -215,6 +225,9 @@ def _keep(channel: socket.socket, life: int, workspace: str, data: str | None, u
         _bind(f"/old{data}", DATA, READ_ONLY | NO_SUID | NO_DEV)
     for path in _SCRATCH:
         mount("scratch", path, "tmpfs", NO_SUID | NO_DEV, f"mode=1777,size={SCRATCH_BYTES},nr_inodes=10000")
+    for path, source in again:
+        if os.path.lexists(f"/old{source}"):
+            _show(os.path.normpath(path), source)
     mount("proc", "/proc", "proc", NO_SUID | NO_DEV | NO_EXEC)
     detach("/old")
     if os.geteuid() == 0:
