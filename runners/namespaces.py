@@ -9,7 +9,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
@@ -55,8 +55,6 @@ _PROCESSORS = ("/sys/devices/system/cpu", "/sys/devices/system/node")
 _SCRATCH = ("/tmp", "/dev/shm")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _PR_SET_DUMPABLE = 4
-Again = list[tuple[str, str]]
-"""Folders below a room's scratch, as they are named and where they lie."""
 
 
 @dataclass(frozen=True)
@@ -171,11 +169,13 @@ def close_all_but(kept: Iterable[int]) -> None:
 
 
 def _serve(channel: socket.socket, life: int, shown: tuple[str, ...], devices: tuple[str, ...], user: int) -> None:
-    # A room's own /tmp would hide what is installed below it.
-    again = [(path, os.path.realpath(path)) for path in sorted(shown, key=len) if _is_scratch(path)]
+    wanted = sorted({os.path.normpath(path) for path in shown if path.startswith("/")}, key=len)
+    sources = {path: os.path.realpath(path) for path in wanted}
+    # A room's own /tmp would hide what is installed below it: that is placed room by room.
+    late = {path: source for path, source in sources.items() if any(is_below(path, scratch) for scratch in _SCRATCH)}
     try:
         unshare(NEW_NS)
-        _furnish(shown, devices, user)
+        _furnish({path: source for path, source in sources.items() if path not in late}, devices, user)
     except Exception as error:  # the process boundary: the warm process raises it
         _tell(channel, error=f"{type(error).__name__}: {error}")
         return
@@ -187,16 +187,12 @@ def _serve(channel: socket.socket, life: int, shown: tuple[str, ...], devices: t
         workspace, data = json.loads(request)
         pid = os.fork()
         if pid == 0:
-            _open_room(channel, life, again, workspace, data, user)
+            _open_room(channel, life, late, workspace, data, user)
         os.waitpid(pid, 0)
 
 
-def _is_scratch(path: str) -> bool:
-    return any(is_below(os.path.normpath(path), scratch) for scratch in _SCRATCH)
-
-
 def _open_room(
-    channel: socket.socket, life: int, again: Again, workspace: str, data: str | None, user: int
+    channel: socket.socket, life: int, late: Mapping[str, str], workspace: str, data: str | None, user: int
 ) -> NoReturn:
     """Leave the machine's namespaces and fork the keeper, which then is a child of the warm process."""
     try:
@@ -205,14 +201,16 @@ def _open_room(
         if pid:
             _tell(channel, pid=pid)
         else:
-            _keep(channel, life, again, workspace, data, user)
+            _keep(channel, life, late, workspace, data, user)
     except BaseException as error:  # the process boundary: the warm process raises it
         _tell(channel, error=f"{type(error).__name__}: {error}")
     finally:
         os._exit(0)
 
 
-def _keep(channel: socket.socket, life: int, again: Again, workspace: str, data: str | None, user: int) -> None:
+def _keep(
+    channel: socket.socket, life: int, late: Mapping[str, str], workspace: str, data: str | None, user: int
+) -> None:
     """Be process 1: complete the room, then collect orphans until the warm process is gone or ends it."""
     # What has no handler, process 1 does not receive from inside its namespace, SIGKILL and SIGSTOP included.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -225,9 +223,7 @@ def _keep(channel: socket.socket, life: int, again: Again, workspace: str, data:
         _bind(f"/old{data}", DATA, READ_ONLY | NO_SUID | NO_DEV)
     for path in _SCRATCH:
         mount("scratch", path, "tmpfs", NO_SUID | NO_DEV, f"mode=1777,size={SCRATCH_BYTES},nr_inodes=10000")
-    for path, source in again:
-        if os.path.lexists(f"/old{source}"):
-            _show(os.path.normpath(path), source)
+    _place(late)
     mount("proc", "/proc", "proc", NO_SUID | NO_DEV | NO_EXEC)
     detach("/old")
     if os.geteuid() == 0:
@@ -253,25 +249,19 @@ def _collect(*_: object) -> None:
             pass
 
 
-def _furnish(shown: Iterable[str], devices: Iterable[str], user: int) -> None:
-    """The root that all rooms copy, read-only, with places for what each adds; the machine's own is in /old."""
+def _furnish(shown: Mapping[str, str], devices: Iterable[str], user: int) -> None:
+    """The root that all rooms copy, read-only, with places for what each adds; the machine's own is in /old.
+
+    `shown` has each folder as it is named and where it lies.
+    """
     os.umask(0o022)
     mount("none", "/", None, PRIVATE | RECURSIVE)
-    wanted = sorted({os.path.normpath(path) for path in shown if path.startswith("/")}, key=len)
-    sources = {path: os.path.realpath(path) for path in (*wanted, *devices, *_DEVICES)}
+    sources = {path: os.path.realpath(path) for path in (*devices, *_DEVICES)}
     mount("root", "/tmp", "tmpfs", NO_SUID | NO_DEV, "mode=755,size=16m")
     Path("/tmp/old").mkdir()
     pivot_root("/tmp", "/tmp/old")
     os.chdir("/")
-    placed: list[str] = []
-    for path in wanted:
-        if os.path.lexists(f"/old{path}") and not any(is_below(path, above) for above in placed):
-            _show(path, sources[path])
-            placed.append(path)
-    package = Path(__file__).parents[1]
-    for name in ROOMS:
-        if any(is_below(str(package), above) for above in placed) and (package / name).is_dir():
-            mount("hidden", str(package / name), "tmpfs", READ_ONLY | NO_SUID | NO_DEV, "size=4k")
+    _place(shown)
     for path in (*_DEVICES, *devices):
         _bind(f"/old{sources[path]}", path, NO_SUID | NO_EXEC)
     for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
@@ -280,6 +270,19 @@ def _furnish(shown: Iterable[str], devices: Iterable[str], user: int) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
     _accounts(user if os.geteuid() == 0 else os.geteuid())
     restrict("/", READ_ONLY | NO_SUID | NO_DEV, below=False)
+
+
+def _place(shown: Mapping[str, str]) -> None:
+    """Show folders, the shorter names first, without this program's own code in them."""
+    placed: list[str] = []
+    for path, source in shown.items():
+        if os.path.lexists(f"/old{path}") and not any(is_below(path, above) for above in placed):
+            _show(path, source)
+            placed.append(path)
+    package = Path(__file__).parents[1]
+    for name in ROOMS:
+        if any(is_below(str(package), above) for above in placed) and (package / name).is_dir():
+            mount("hidden", str(package / name), "tmpfs", READ_ONLY | NO_SUID | NO_DEV, "size=4k")
 
 
 def is_below(path: str, above: str) -> bool:

@@ -1,6 +1,8 @@
 """`labtrail doctor`: what the machine offers, what a task needs, and what to do about it."""
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import psutil
@@ -8,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import labtrail
+from runners.isolation import tiers
 from tests.conftest import copy_toy
 
 
@@ -62,3 +65,16 @@ def test_an_unknown_task_is_one_line(capsys: pytest.CaptureFixture[str], monkeyp
         labtrail.main()
     assert stop.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_rooms_are_to_be_had_where_the_system_can_make_them() -> None:
+    """The tests of the sandbox are skipped where the rehearsal fails: it must not fail for reasons of our own."""
+    flags = ["--mount", "--pid", "--fork", "--net", "--ipc", "--uts", "--cgroup"]
+    users = [] if os.geteuid() == 0 else ["--user", "--map-current-user"]
+    try:
+        able = subprocess.run(["unshare", *users, *flags, "true"], capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("there is no unshare (util-linux) to compare with")
+    if able.returncode:
+        pytest.skip(f"this system makes no namespaces: {able.stderr.decode().strip()}")
+    assert [tier.obstacle for tier in tiers() if tier.name == "namespaces"] == [None]

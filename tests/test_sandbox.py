@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
@@ -45,6 +46,7 @@ def call(result):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result
 """
+ROOT = Path(__file__).parent.parent
 FINISH = "\nPath(out, 'weights').write_text('w')\n"
 
 
@@ -207,6 +209,29 @@ def test_mounts_and_namespaces_cannot_be_made(room: LocalRunner, tmp_path: Path)
     assert "CapEff:\\t0000000000000000" in attempt(room, tmp_path, "Path('/proc/self/status').read_text()")
 
 
+def test_what_is_installed_below_tmp_is_shown_and_the_program_itself_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A room has a /tmp of its own, and a library or the whole environment may lie below the machine's."""
+    with TemporaryDirectory(dir="/tmp") as folder:
+        library = Path(folder)
+        library.chmod(0o755)
+        (library / "answer").write_text("42")
+        (library / "answer").chmod(0o666)
+        monkeypatch.setenv("LD_LIBRARY_PATH", f"{library}{os.pathsep}{ROOT}")
+        with LocalRunner("namespaces") as room:
+            log = attempt(
+                room,
+                tmp_path,
+                f"Path({str(library / 'answer')!r}).read_text()",
+                f"Path({str(library / 'answer')!r}).write_text('43')",
+                f"sorted(os.listdir({str(ROOT / 'evaluators')!r}))",
+            )
+    assert "OPEN '42'" in log
+    assert "Read-only file system" in log
+    assert "OPEN []" in log
+
+
 def test_setuid_programs_and_device_files_are_no_way(room: LocalRunner, tmp_path: Path) -> None:
     log = attempt(
         room,
@@ -273,11 +298,12 @@ def hostile(room: LocalRunner, folder: Path, code: str, **limits: float) -> RunR
 
 
 def test_fork_bomb_is_stopped(room: LocalRunner, tmp_path: Path) -> None:
-    before = len(psutil.pids())
+    assert run(room, tmp_path).artifact
+    before = set(psutil.Process().children(recursive=True))
     result = hostile(room, tmp_path, "while True:\n    try: os.fork()\n    except OSError: pass", train_s=10)
     assert result.train.killed_for == "processes"
     assert result.train.wall_s < 5
-    assert len(psutil.pids()) < before + 20
+    assert set(psutil.Process().children(recursive=True)) <= before
     assert run(room, tmp_path).artifact
 
 
