@@ -4,7 +4,7 @@ import importlib
 
 import click
 
-SUITES = ("loop", "ledger", "domains", "verdicts")
+SUITES = ("loop", "ledger", "views", "domains", "verdicts")
 
 
 @click.command()

@@ -1,43 +1,23 @@
 """The ledger beside eventsourcing and bare sqlite3: same machine, same run, same durability, same size of events."""
 
-import json
 import sqlite3
 import statistics
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import click
 
 from benchmarks import writers
-from benchmarks.peer import TEXT, drafts, peer
+from benchmarks.peer import TEXT, drafts, peer, peer_rate, peer_read_rate
+from benchmarks.rows import Row, rate, seconds, show
 from ledger.log import EventLog
 from ledger.merkle import TILE_WIDTH, Frontier, check_consistency, check_inclusion, leaf_hash, root_of
 
 ROUNDS = 5
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure, its peer's in the same run, and how large the ratio is to be."""
-
-    what: str
-    ours: float
-    peer: str
-    theirs: float
-    goal: float
-    unit: str = "events/s"
-    less_is_better: bool = False
-
-    @property
-    def ratio(self) -> float:
-        """How many times better we are."""
-        return self.theirs / self.ours if self.less_is_better else self.ours / self.theirs
 
 
 @click.command()
@@ -54,15 +34,7 @@ def main(quick: bool, as_json: bool) -> None:
             *together(Path(folder)),
             *reading(Path(folder), 50_000 if quick else 1_000_000),
         ]
-    if as_json:
-        click.echo(json.dumps([{**asdict(row), "ratio": row.ratio} for row in rows], indent=1))
-        return
-    for row in rows:
-        verdict = "reached" if row.ratio >= row.goal else "NOT reached"
-        click.echo(
-            f"{row.what:<44}{row.ours:>12,.5g} {row.unit:<9} {row.peer:<34}{row.theirs:>11,.5g}"
-            f"{row.ratio:>8.2f}x  goal {row.goal:g}x {verdict}"
-        )
+    show(rows, as_json)
 
 
 def appending(folder: Path) -> Iterator[Row]:
@@ -162,26 +134,6 @@ def append_rate(log: EventLog, batches: int, events: int) -> float:
     return batches * events / (time.perf_counter() - started)
 
 
-def peer_rate(application: Any, notebook: Any, saves: int, events: int) -> float:
-    """Events a second over `saves` saves; making the events is not timed."""
-    spent = 0.0
-    for _ in range(saves):
-        for _ in range(events):
-            notebook.note(text=TEXT)
-        spent += seconds(lambda: application.save(notebook))
-    return saves * events / spent
-
-
-def peer_read_rate(application: Any) -> float:
-    """Events a second at which the peer reads and decodes its notification log; it verifies nothing."""
-    started, count, start = time.perf_counter(), 0, 1
-    while notifications := application.recorder.select_notifications(start, 1000):
-        for notification in notifications:
-            application.mapper.to_domain_event(notification)
-        count, start = count + len(notifications), notifications[-1].id + 1
-    return count / (time.perf_counter() - started)
-
-
 def bare_sqlite(path: Path) -> sqlite3.Connection:
     """A table of texts at the same durability."""
     connection = sqlite3.connect(path, isolation_level=None)
@@ -197,18 +149,6 @@ def insert(connection: sqlite3.Connection, transactions: int) -> None:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("INSERT INTO entries (entry) VALUES (?)", (TEXT + "y" * 370,))
         connection.execute("COMMIT")
-
-
-def rate(count: int, action: Callable[[], object]) -> float:
-    """Events a second."""
-    return count / seconds(action)
-
-
-def seconds(action: Callable[[], object]) -> float:
-    """Wall seconds of one call."""
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

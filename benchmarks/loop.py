@@ -13,6 +13,7 @@ import click
 
 from agents.search import Search
 from agents.supervisor import Bench, StopRules, Supervisor
+from audit.domains import observation_of
 from evaluators.measure import MeasuringProcess
 from evaluators.task import Task
 from ledger.campaign import Campaign
@@ -72,7 +73,7 @@ def run_campaign(folder: Path, trials: int) -> Stopwatch:
     MeasuringProcess._ask = timed  # type: ignore[method-assign]
     try:
         with EventLog.create(folder / "bench.db") as log:
-            bench = Bench(task, log, Search(), runner, key, folder / "work", "benchmark")
+            bench = Bench(task, log, Search(), runner, key, folder / "work", "benchmark", observation_of)
             Supervisor(bench, "toy-1", 1, watch.observe).run(StopRules(trials))
     finally:
         MeasuringProcess._ask = ask  # type: ignore[method-assign]

@@ -346,8 +346,12 @@ def schema() -> str:
     return ";\n".join(made)
 
 
+ARRIVED = "arrived"
+"""Name of the Arrow table that a batch is handed over in: columns `entry` and `texts`, of text."""
+
+
 def parse() -> str:
-    """The statement that fills `facts.batch` from its two parameters: lists of entries and of the texts beside them."""
+    """The statement that fills `facts.batch` from the table ARRIVED: entries and the texts beside them."""
     texts = dict.fromkeys(_texts(), "VARCHAR")
     told = [f"e.{name}" for name in ENVELOPE]
     for name in _body():
@@ -360,7 +364,7 @@ def parse() -> str:
     return (
         f"INSERT INTO facts.batch SELECT {', '.join(told)} FROM ("
         f"SELECT from_json(entry, '{json.dumps(entry)}') AS e, from_json(texts, '{json.dumps(texts)}') AS t "
-        "FROM (SELECT unnest(?::VARCHAR[]) AS entry, unnest(?::VARCHAR[]) AS texts))"
+        f"FROM {ARRIVED})"
     )
 
 

@@ -148,7 +148,12 @@ class Views:
         self._folder.forget()
         entries = [written.entry.decode() for written in batch]
         texts = [None if written.texts is None else written.texts.decode() for written in batch]
-        self._connection.execute(facts.parse(), [entries, texts])
+        arrived = pa.table({"entry": pa.array(entries, pa.string()), "texts": pa.array(texts, pa.string())})
+        self._connection.register(facts.ARRIVED, arrived)
+        try:
+            self._connection.execute(facts.parse())
+        finally:
+            self._connection.unregister(facts.ARRIVED)
         kinds = {kind for (kind,) in self._connection.execute("SELECT DISTINCT type FROM facts.batch").fetchall()}
         for take, about in facts.TAKES:
             if about is None or not about.isdisjoint(kinds):
