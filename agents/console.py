@@ -119,10 +119,11 @@ def summarise(console: Console, contract: Contract, campaign: Campaign) -> None:
         table.add_row("champion", plain(Text(_champion(best))))
         table.add_row(contract.metric.name, f"{show_summary(best.outcome.score)}{unit}")
         if campaign.champion:
+            confirmed = contract.seeds.confirm
+            basis = "by its runs of confirmation" if confirmed else "not corrected for picking the best"
             table.add_row(
                 "gain over baseline",
-                f"{gained.gain:+.4g} ± {gained.half_width:.2g}{unit} ({gained.relative:+.1%}; 95 % interval, "
-                "not corrected for picking the best)",
+                f"{gained.gain:+.4g} ± {gained.half_width:.2g}{unit} ({gained.relative:+.1%}; 95 % interval, {basis})",
             )
         else:
             table.add_row("gain over baseline", "none: no trial was better than noise")

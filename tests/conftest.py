@@ -1,5 +1,6 @@
 """Fixtures that more than one room's tests use."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import copytree, ignore_patterns
@@ -8,6 +9,9 @@ import pytest
 
 from ledger.keys import SigningKey
 from ledger.log import EventLog
+
+# A shell starts what it puts into the background with SIGINT ignored, and so would be every program under test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TOY = Path(__file__).parent / "toy_task"
 

@@ -49,23 +49,12 @@ def champion(account: Account) -> Iterator[Sign]:
         return
     if best.differs:
         yield sign(Weight.NOTABLE, f"another copy of the champion says otherwise: {'; '.join(best.differs)}", [best])
-    passed = [
-        trial
-        for trial in account.trials
-        if trial.verdict is Verdict.DISCARDED
-        and trial.score is not None
-        and account.better_by(trial.score, best.score) > 0
+    better = [
+        trial for trial in account.trials if trial.score is not None and account.better_by(trial.score, best.score) > 0
     ]
-    if passed:
+    if passed := [trial for trial in better if trial.verdict is Verdict.DISCARDED]:
         yield sign(Weight.SERIOUS, f"{count(len(passed), 'discarded trial')} scored better than the champion", passed)
-    barred = [
-        trial
-        for trial in account.trials
-        if trial.verdict is Verdict.DISQUALIFIED
-        and trial.score is not None
-        and account.better_by(trial.score, best.score) > 0
-    ]
-    if barred:
+    if barred := [trial for trial in better if trial.verdict is Verdict.DISQUALIFIED]:
         yield sign(Weight.MINOR, f"{count(len(barred), 'disqualified trial')} scored better than the champion", barred)
 
 
